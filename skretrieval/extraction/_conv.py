@@ -1,0 +1,224 @@
+"""Feature maps of a pre-trained convolutional network."""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import numpy as np
+import torch
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils._param_validation import StrOptions
+from torch import nn
+
+from . import _backbones as backbones
+from ._base import BaseExtractor
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class ConvFeatureExtractor(BaseExtractor):
+    """Feature maps of a pre-trained network, for photographs of any size.
+
+    Each photograph is turned upright, made RGB, resized (bicubic) so that its longest side has `image_size`
+    pixels, normalised as the weights ask for and sent through the network in batches of equal shape: never
+    cropped, never padded. The maps are non-negative where the network ends in a ReLU.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or callable, default="vgg16"
+        A torchvision classification network by name, or a module, or a module-level function that returns one
+        (names and functions pickle small and clone fast). A module of your own returns maps (N, C, H, W), or a
+        tuple of them, when `layers` is None: that is how transformer tokens or other libraries come in.
+
+    weights : "DEFAULT", path or None, default="DEFAULT"
+        torchvision's default weights, the path of a state dict (read with ``weights_only=True``), or None for
+        the weights that the module or factory brings; for a name, None means random weights from
+        `random_state`.
+
+    layers : None, str or list of str, default=None
+        None: the output of the convolutional trunk (VGG16: pool5; ResNet50: layer4; SqueezeNet, MobileNet:
+        ``features``). Else torchvision node names or the aliases ``"last_conv"``, ``"pool5"``, ``"relu5_3"``,
+        ``"conv5_3"`` (VGG, AlexNet). Several layers give a tuple of maps per photograph.
+
+    image_size : int, None or list of int, default=1024
+        Longest side in pixels; None keeps the size. Several sizes are multi-resolution.
+
+    multi_resolution : {"sum", "stack"} or None, default=None
+        With several sizes: sum the maps, bilinearly resized to the largest (early fusion, S003 Algorithm 1), or
+        give a tuple of maps, resolutions in the given order and within each the layers. None means "stack".
+
+    batch_size : int, default=8
+        Photographs of equal shape that go through the network together.
+
+    device : str, default="auto"
+        "auto" takes CUDA where torch sees it; or "cpu", "cuda", "cuda:1".
+
+    dtype : {"float32", "bfloat16", "float16"}, default="float32"
+        Of the network and its maps. Poolers accumulate in float32 or better.
+
+    on_error : {"raise", "warn"}, default="raise"
+        What to do with a photograph that cannot be read: "warn" gives it a zero map (C, 1, 1), lists all of them
+        in one warning at the end of the pass and in ``failed_``.
+
+    memory : str, path or joblib.Memory, default=None
+        Keeps the maps of each photograph, by its content, box and size and by the network, so that a grid search
+        runs each photograph through the network once.
+
+    n_jobs : int, default=None
+        Threads that read and decode ahead of the network. None: one per core, at most 8.
+
+    store_weights : bool, default=True
+        Whether a pickled extractor carries its weights, and so works anywhere, or finds them again as given by
+        `weights` and refuses if they are no longer the same.
+
+    random_state : int, RandomState instance or None, default=None
+        For ``weights=None`` with a name or factory.
+
+    verbose : bool, default=False
+        Show a progress bar on each pass.
+
+    Attributes
+    ----------
+    fingerprint_ : str
+        Hash of the weights.
+
+    failed_ : dict
+        The reasons for the photographs that got a zero map in the last pass, by position.
+
+    See Also
+    --------
+    ConvKernelExtractor : Learns its filters from the photographs; no weights to download.
+
+    Notes
+    -----
+    The layer of the papers: S002 uses pool5 of VGG16, S001 and S004 the last convolution (relu5_3, relu5_4 of
+    VGG19), S003 ``["layer4", "layer3"]`` of ResNet50; S000 does not say pool5 or relu5_3 (spec A-11).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.extraction import ConvFeatureExtractor
+    >>> images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+    >>> extractor = ConvFeatureExtractor("squeezenet1_1", weights=None, image_size=128, random_state=0)
+    >>> maps = extractor.fit_transform(images)
+    >>> maps
+    FeatureMaps(n=2, extractor=ConvFeatureExtractor)
+    >>> maps[0].shape
+    (512, 5, 7)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseExtractor._parameter_constraints,
+        "backbone": [str, nn.Module, callable],
+        "weights": [str, os.PathLike, None],
+        "layers": [str, "array-like", None],
+        "dtype": [StrOptions(set(_DTYPES))],
+        "store_weights": ["boolean"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        backbone="vgg16",
+        *,
+        weights="DEFAULT",
+        layers=None,
+        image_size=1024,
+        multi_resolution=None,
+        batch_size=8,
+        device="auto",
+        dtype="float32",
+        on_error="raise",
+        memory=None,
+        n_jobs=None,
+        store_weights=True,
+        random_state=None,
+        verbose=False,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.layers = layers
+        self.image_size = image_size
+        self.multi_resolution = multi_resolution
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self.on_error = on_error
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.store_weights = store_weights
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # The weights live in the built network; a pickle carries them only when asked to.
+    def _fit_network(self, images: list) -> None:
+        self.__dict__.pop("_state", None)
+        self.__dict__.pop("fingerprint_", None)
+        self._network()
+
+    def _network_key(self) -> tuple:
+        layers = None if self.layers is None else (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
+        return (*self._source_key(), layers, self.dtype, str(self._device()))
+
+    def _source_key(self) -> tuple:
+        weights = None if self.weights is None else os.fspath(self.weights)
+        backbone = self.backbone if isinstance(self.backbone, str) else id(self.backbone)
+        return backbone, weights
+
+    def _build(self) -> Bunch:
+        backbones.check_backbone(self.backbone)
+        stored = self.__dict__.get("_state")
+        if stored is not None and self.__dict__.get("_state_key") not in (None, self._source_key()):
+            stored = None  # set_params has chosen another network since
+            self.__dict__.pop("fingerprint_", None)
+        module = copy.deepcopy(backbones.build_module(self.backbone, self._seed()))
+        state = stored if stored is not None else self._source_state()
+        if state is not None:
+            backbones.load_state_dict(module, state, self._source_title())
+        found = backbones.fingerprint(module.state_dict())
+        known = self.__dict__.get("fingerprint_", found)
+        if known != found and self.__dict__.get("_state_key") in (None, self._source_key()):
+            raise ValueError(
+                f"The weights of {self._source_title()} are not those that this extractor was fitted with "
+                f"(fingerprint {found}, expected {known}). It was stored with store_weights=False."
+            )
+        self.fingerprint_ = found
+        if self.store_weights:
+            self._state = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+        self._state_key = self._source_key()
+        mean, std = backbones.normalisation(self.backbone, self.weights)
+        device, dtype = self._device(), _DTYPES[self.dtype]
+        tapped = backbones.tap(module.eval(), self.layers).eval().requires_grad_(False)
+        tapped = tapped.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std)
+
+    def _seed(self) -> int | None:
+        if self.random_state is None or isinstance(self.random_state, int | np.integer):
+            return None if self.random_state is None else int(self.random_state)
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _source_state(self) -> dict | None:
+        if self.weights is None:
+            return None
+        if self.weights == "DEFAULT":
+            if not isinstance(self.backbone, str):
+                return None  # a module or factory brings its own
+            return backbones.default_state_dict(self.backbone, progress=bool(self.verbose))
+        return backbones.read_state_dict(self.weights)
+
+    def _source_title(self) -> str:
+        return f"backbone={backbones.backbone_title(self.backbone)}, weights={self.weights!r}"
+
+    def _identity(self) -> str:
+        self._network()
+        layers = "trunk" if self.layers is None else "+".join(np.atleast_1d(self.layers))
+        return f"{backbones.backbone_title(self.backbone)}-{self.fingerprint_}-{layers}-{self.dtype}"
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        if not self.store_weights:
+            state.pop("_state", None)
+        if isinstance(state.get("_state_key"), tuple) and not isinstance(self.backbone, str):
+            state["_state_key"] = None  # an id means nothing in another process
+        return state

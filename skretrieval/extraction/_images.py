@@ -1,0 +1,236 @@
+"""Photographs in every form that users have, to RGB arrays of the asked size."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCrop:
+    """A photograph of which only a box is used: the usual way to give a query.
+
+    Parameters
+    ----------
+    image : str, path, PIL.Image.Image or uint8 ndarray of shape (H, W, 3) or (H, W)
+        The whole photograph.
+
+    box : tuple of 4 numbers (left, top, right, bottom)
+        In pixels of the photograph as it is shown (after its EXIF orientation); right and bottom are
+        exclusive. It must lie inside the photograph, which is checked when the photograph is read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.extraction import ImageCrop
+    >>> ImageCrop(np.zeros((40, 60, 3), dtype=np.uint8), box=(10, 5, 50, 35)).box
+    (10, 5, 50, 35)
+    """
+
+    image: Any
+    box: tuple[float, float, float, float]
+
+    def __post_init__(self):
+        box = tuple(self.box)
+        if len(box) != 4:
+            raise ValueError(f"box must be (left, top, right, bottom), got {len(box)} numbers")
+        object.__setattr__(self, "box", box)
+
+
+def describe(item: Any) -> str:
+    """Name an item for error messages: its path where it has one, else its kind."""
+    if isinstance(item, ImageCrop):
+        return f"{describe(item.image)}, box {item.box}"
+    if isinstance(item, str | os.PathLike):
+        return os.fspath(item)
+    return f"<{type(item).__name__}>"
+
+
+def check_images(X: Any) -> list:
+    """Return the images as a list, after the checks that need no decoding.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `X` is empty, a single image instead of a sequence, or holds something that is no image.
+    """
+    if isinstance(X, str | os.PathLike | ImageCrop | Image.Image):
+        raise ValueError(f"Expected a sequence of images, got a single one: {describe(X)}. Wrap it in a list.")
+    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim not in (1, 4) and X.dtype.kind not in "US":
+        raise ValueError(
+            f"Expected a sequence of images, got an array of shape {X.shape}. A single image goes in a list; "
+            "several of one size form an array of shape (n, H, W, 3)."
+        )
+    if not hasattr(X, "__len__"):
+        raise TypeError(f"Expected a sequence of images, got {type(X).__name__}")
+    items = list(X)
+    if not items:
+        raise ValueError("Found 0 images (empty X) while a minimum of 1 is required.")
+    for index, item in enumerate(items):
+        image = item.image if isinstance(item, ImageCrop) else item
+        if not isinstance(image, str | os.PathLike | Image.Image | np.ndarray):
+            raise TypeError(
+                f"Entry {index}: expected a path, PIL image, uint8 array or ImageCrop, got {type(image).__name__}"
+            )
+    return items
+
+
+def check_headers(items: list) -> None:
+    """Open (not decode) every file once, so that a bad path fails before hours of work and not after.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Naming the entry and its path.
+    """
+    for index, item in enumerate(items):
+        image = item.image if isinstance(item, ImageCrop) else item
+        if isinstance(image, str | os.PathLike):
+            with _naming(index, item), Image.open(image) as opened:
+                _check_sides(opened.size)
+
+
+class _naming:
+    """Turn whatever reading an image raises into an error that names the entry and its path."""
+
+    def __init__(self, index: int, item: Any):
+        self.index, self.item = index, item
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if error is None or not isinstance(error, Exception):
+            return False
+        where = f"Entry {self.index} ({describe(self.item)})"
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{where}: no such file") from error
+        if isinstance(error, Image.DecompressionBombError):
+            raise ValueError(
+                f"{where}: larger than the limit of {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels "
+                "(PIL.Image.MAX_IMAGE_PIXELS guards against decompression bombs)"
+            ) from error
+        if isinstance(error, Image.UnidentifiedImageError):
+            raise ValueError(f"{where}: not an image file, or an empty one") from error
+        raise ValueError(f"{where}: cannot be read as an image: {error}") from error
+
+
+def read_image(index: int, item: Any, draft: int | None = None, data: bytes | None = None) -> Image.Image:
+    """Read one item as an upright RGB image.
+
+    Parameters
+    ----------
+    index : int
+        Position of the item, for error messages.
+    item : path, PIL.Image.Image, uint8 ndarray or ImageCrop
+        The photograph.
+    draft : int, optional
+        A longest side that suffices: a JPEG at least twice as large may be decoded at a fraction of its size
+        (never below `draft`). Ignored for crops, whose boxes count full pixels.
+    data : bytes, optional
+        What the item's file holds, where it has been read already.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+    """
+    with _naming(index, item):
+        if isinstance(item, ImageCrop):
+            return _crop(_read_upright(item.image if data is None else io.BytesIO(data), None), item.box)
+        return _read_upright(item if data is None else io.BytesIO(data), draft)
+
+
+def _read_upright(image: Any, draft: int | None) -> Image.Image:
+    """Read a path, file object, PIL image or uint8 array as upright RGB."""
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    elif not isinstance(image, Image.Image):
+        image = Image.open(image)
+        _check_sides(image.size)
+        if draft is not None and image.format == "JPEG":
+            image.draft(None, (draft, draft))
+    _check_sides(image.size)
+    return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _check_sides(size: tuple[int, int]) -> None:
+    if min(size) < _MIN_SIDE:
+        raise ValueError(f"{size[0]}x{size[1]} pixels; each side needs at least {_MIN_SIDE}")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise ValueError(f"arrays must be uint8, got {array.dtype}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(f"arrays must have shape (H, W, 3) or (H, W), got {array.shape}")
+    if min(array.shape[:2]) < 1:
+        raise ValueError(f"array of shape {array.shape} has no pixel")
+    return Image.fromarray(array)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        image.load()
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey: scale 0..65535 to 0..255, PIL would clip
+        grey = np.asarray(image).astype(np.float64) / 257.0
+        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point images have no defined range; convert to 8 bits first")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        # What lies under transparent pixels is arbitrary: show them on white, as a viewer does.
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _crop(image: Image.Image, box: tuple) -> Image.Image:
+    left, top, right, bottom = (round(float(edge)) for edge in box)
+    width, height = image.size
+    if left < 0 or top < 0 or right > width or bottom > height:
+        raise ValueError(f"box {tuple(box)} lies outside the image of {width}x{height} pixels")
+    if right - left < _MIN_SIDE or bottom - top < _MIN_SIDE:
+        raise ValueError(f"box {tuple(box)} is smaller than {_MIN_SIDE}x{_MIN_SIDE} pixels")
+    return image.crop((left, top, right, bottom))
+
+
+def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]:
+    """Return (width, height) with the longest side set to `longest`, aspect kept; unchanged for None."""
+    if longest is None:
+        return width, height
+    scale = longest / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
+    """Resize (bicubic, antialiased) so that the longest side has `longest` pixels; uint8 (H, W, 3)."""
+    size = scaled_size(*image.size, longest)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def content_digest(index: int, item: Any) -> tuple[str, bytes | None]:
+    """Hash what an item shows; return the digest and, for a file, its bytes (so that it is read once)."""
+    if isinstance(item, ImageCrop):
+        digest, data = content_digest(index, item.image)
+        return f"{digest}-{','.join(str(float(edge)) for edge in item.box)}", data
+    if isinstance(item, str | os.PathLike):
+        with _naming(index, item), open(item, "rb") as file:
+            data = file.read()
+        return hashlib.blake2b(data, digest_size=20).hexdigest(), data
+    with _naming(index, item):
+        pixels = np.asarray(_read_upright(item, None))
+    return hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=20).hexdigest(), None
