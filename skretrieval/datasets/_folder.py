@@ -42,7 +42,7 @@ def load_image_folder(
         - ``path``: relative to `folder`, or absolute;
         - ``label`` (optional): what the photograph shows; all rows have one, or none;
         - ``role`` (optional): ``gallery`` (also when empty) or ``query``;
-        - ``box`` (optional): ``left top right bottom`` in pixels, separated by blanks or, in quotes, by commas.
+        - ``box`` (optional): ``left top right bottom`` in pixels, with blanks between, or commas in quotes.
           The item is then an :class:`~skretrieval.extraction.ImageCrop`.
 
     extensions : iterable of str

@@ -1,0 +1,230 @@
+"""One HTML file that shows queries and what was found for them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from .._version import __version__
+from ..extraction import ImageCrop
+from ..extraction._images import read_image
+
+_JPEG_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A picture on the page. `box` is (left, top, width, height) in per cent, as CSS counts."""
+
+    title: str
+    path: str
+    source: str = ""
+    width: int = 0
+    height: int = 0
+    box: tuple[float, float, float, float] | None = None
+    problem: str = ""
+
+
+def results_page(
+    path: str | os.PathLike,
+    queries: Sequence[Any],
+    gallery: Sequence[Any],
+    indices: Sequence[Sequence[int]] | np.ndarray,
+    scores: Sequence[Sequence[float]] | np.ndarray | None = None,
+    *,
+    query_labels: Sequence[Any] | None = None,
+    gallery_labels: Sequence[Any] | None = None,
+    query_titles: Sequence[str] | None = None,
+    gallery_titles: Sequence[str] | None = None,
+    query_notes: Sequence[str] | None = None,
+    title: str = "Search results",
+    figures: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    score_name: str = "score",
+    n_results: int = 20,
+    thumbnail_size: int = 240,
+) -> Path:
+    """Write a page with each query, its box and its ranked results.
+
+    The page is one file: thumbnails are embedded, nothing is loaded from elsewhere. It follows the reader's
+    light or dark setting. Every text on it is escaped, so file names may hold anything.
+
+    Parameters
+    ----------
+    path : path
+        The file to write, replaced if it exists. Its folder must exist.
+
+    queries, gallery : sequence of path, PIL.Image.Image, uint8 ndarray or ImageCrop
+        The photographs. A query that is an :class:`~skretrieval.extraction.ImageCrop` is shown whole, with
+        its box; a crop in the gallery is shown as the crop. A file that cannot be read leaves a tile that
+        says so.
+
+    indices : array-like of shape (n_queries, n_neighbors)
+        For each query the gallery positions found, best first: what ``predict`` of a retriever returns.
+        Rows may differ in length.
+
+    scores : array-like of shape (n_queries, n_neighbors), default=None
+        A number to print under each result.
+
+    query_labels, gallery_labels : sequence, default=None
+        What the photographs show. With both, results of the query's label get a green frame and a tick,
+        others a red frame and a cross.
+
+    query_titles, gallery_titles : sequence of str, default=None
+        Names to print. Default: file names.
+
+    query_notes : sequence of str, default=None
+        A line to print under each query.
+
+    title : str, default="Search results"
+        Heading of the page.
+
+    figures : mapping of str to value, default=None
+        Numbers for the head of the page, such as mAP, gallery size and seconds per query.
+
+    settings : mapping of str to value, default=None
+        How the results were made; on the page it can be unfolded.
+
+    score_name : str, default="score"
+        What `scores` are; shown when the pointer rests on one.
+
+    n_results : int, default=20
+        Results shown per query, at most.
+
+    thumbnail_size : int, default=240
+        Longest side of the thumbnails in pixels; queries get twice that.
+
+    Returns
+    -------
+    path : pathlib.Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If lengths don't match or an index points outside the gallery.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from skretrieval.inspection import results_page
+    >>> images = [np.full((40, 60, 3), level, dtype=np.uint8) for level in (50, 60, 200)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = results_page(Path(folder) / "page.html", images[:1], images[1:], [[0, 1]], [[0.9, 0.2]])
+    ...     page.read_text(encoding="utf-8").count("<img")
+    3
+    """
+    ranked = _check_ranking(queries, gallery, indices, scores)
+    for name, values, expected in [
+        ("query_labels", query_labels, len(queries)),
+        ("query_titles", query_titles, len(queries)),
+        ("query_notes", query_notes, len(queries)),
+        ("gallery_labels", gallery_labels, len(gallery)),
+        ("gallery_titles", gallery_titles, len(gallery)),
+    ]:
+        if values is not None and len(values) != expected:
+            raise ValueError(f"{name} has {len(values)} entries, expected {expected}")
+
+    judged = query_labels is not None and gallery_labels is not None
+    tiles: dict[int, _Tile] = {}  # a gallery image found by several queries is read once
+    searches = []
+    for number, query in enumerate(queries):
+        hits = []
+        for rank, index in enumerate(ranked[number][:n_results]):
+            if index not in tiles:
+                caption = None if gallery_titles is None else gallery_titles[index]
+                tiles[index] = _make_tile(index, gallery[index], caption, thumbnail_size, whole=False)
+            verdict = ""
+            if query_labels is not None and gallery_labels is not None:
+                verdict = "right" if gallery_labels[index] == query_labels[number] else "wrong"
+            score = None if scores is None else f"{float(scores[number][rank]):.4f}"
+            hits.append({"tile": tiles[index], "score": score, "verdict": verdict})
+        notes = [] if query_notes is None else [query_notes[number]]
+        heading = None if query_titles is None else query_titles[number]
+        tile = _make_tile(number, query, heading, 2 * thumbnail_size, whole=True)
+        searches.append({"query": tile, "hits": hits, "notes": notes})
+
+    html = _template().render(
+        title=title,
+        figures=figures,
+        settings=settings,
+        score_name=score_name,
+        judged=judged,
+        searches=searches,
+        version=__version__,
+    )
+    path = Path(path)
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("skretrieval.inspection"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("results.html")
+
+
+def _check_ranking(queries: Sequence, gallery: Sequence, indices: Any, scores: Any) -> list[list[int]]:
+    """Return the indices as lists of int, after checking them and the shape of the scores."""
+    if len(indices) != len(queries):
+        raise ValueError(f"indices has {len(indices)} rows for {len(queries)} queries")
+    if scores is not None and len(scores) != len(queries):
+        raise ValueError(f"scores has {len(scores)} rows for {len(queries)} queries")
+    ranked = [[int(index) for index in row] for row in indices]
+    for number, row in enumerate(ranked):
+        outside = [index for index in row if not 0 <= index < len(gallery)]
+        if outside:
+            raise ValueError(
+                f"Query {number}: index {outside[0]} is outside the gallery of {len(gallery)} images"
+            )
+        if scores is not None and len(scores[number]) != len(row):
+            raise ValueError(f"Query {number}: {len(scores[number])} scores for {len(row)} results")
+    return ranked
+
+
+def _make_tile(index: int, item: Any, title: str | None, size: int, *, whole: bool) -> _Tile:
+    """Read a photograph and embed it; `whole` shows an ImageCrop's photograph with its box."""
+    image = item.image if isinstance(item, ImageCrop) else item
+    is_file = isinstance(image, str | os.PathLike)
+    path = os.fspath(image) if is_file else ""
+    title = title if title is not None else (Path(path).name if is_file else f"image {index}")
+    boxed = isinstance(item, ImageCrop)
+    try:
+        # A reduced decoding would change the size that the box refers to.
+        shown = read_image(index, image if whole else item, draft=None if boxed else size)
+    except (OSError, ValueError) as error:
+        return _Tile(title, path, problem=str(error))
+    box = None
+    if boxed and whole:
+        left, top, right, bottom = (float(edge) for edge in item.box)
+        width, height = shown.size
+        box = (
+            round(100 * left / width, 3),
+            round(100 * top / height, 3),
+            round(100 * (right - left) / width, 3),
+            round(100 * (bottom - top) / height, 3),
+        )
+    thumbnail = shown.copy()
+    thumbnail.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return _Tile(title, path, _embed(thumbnail), *thumbnail.size, box=box)
+
+
+def _embed(image: Image.Image) -> str:
+    """Encode as a JPEG data URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

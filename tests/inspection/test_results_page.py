@@ -1,0 +1,180 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skretrieval.extraction import ImageCrop
+from skretrieval.inspection import results_page
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    paths = []
+    for number, level in enumerate([40, 120, 200]):
+        path = tmp_path / f"photograph {number}.png"
+        Image.new("RGB", (60, 40), (level, level, level)).save(path)
+        paths.append(str(path))
+    return paths
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its visible text."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.html = path.read_text(encoding="utf-8")
+        self.tags, self.text = [], []
+        self.feed(self.html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def images(self):
+        return [attrs for tag, attrs in self.tags if tag == "img"]
+
+    def classes(self, tag):
+        return [attrs.get("class", "") for name, attrs in self.tags if name == tag]
+
+
+def decode(source):
+    data = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_page_shows_the_ranking_in_order(tmp_path, gallery):
+    path = results_page(
+        tmp_path / "page.html", [gallery[0]], gallery, np.array([[2, 0, 1]]), [[0.9, 0.5, 0.25]]
+    )
+    page = Page(path)
+    levels = [decode(image["src"]).mean() for image in page.images()]
+    np.testing.assert_allclose(levels, [40, 200, 40, 120], atol=2)
+    assert [image["alt"] for image in page.images()][1:] == [
+        "result 1: photograph 2.png",
+        "result 2: photograph 0.png",
+        "result 3: photograph 1.png",
+    ]
+    text = " ".join(page.text)
+    assert re.search(r"0\.9000.*0\.5000.*0\.2500", text, re.DOTALL)
+    assert page.classes("li") == ["hit"] * 3, "no verdict without labels"
+
+
+def test_page_is_self_contained(tmp_path, gallery):
+    page = Page(results_page(tmp_path / "page.html", gallery[:1], gallery, [[0, 1]]))
+    assert all(image["src"].startswith("data:") for image in page.images())
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert "http://" not in page.html
+    assert "https://" not in page.html
+
+
+def test_labels_give_verdicts(tmp_path, gallery):
+    path = results_page(
+        tmp_path / "page.html",
+        gallery[:2],
+        gallery,
+        [[0, 1], [1, 2]],
+        query_labels=["a", "b"],
+        gallery_labels=np.array(["a", "b", "b"]),
+    )
+    assert Page(path).classes("li") == ["hit right", "hit wrong", "hit right", "hit right"]
+    assert Page(path).html.count("✓") == 3
+    assert "same label as the query" in Page(path).html
+
+
+def test_box_is_drawn_in_per_cent_of_the_whole_photograph(tmp_path, gallery):
+    path = results_page(tmp_path / "page.html", [ImageCrop(gallery[1], (15, 10, 45, 20))], gallery, [[0]])
+    page = Page(path)
+    (style,) = [attrs["style"] for tag, attrs in page.tags if attrs.get("class") == "box"]
+    assert style == "left:25.0%;top:25.0%;width:50.0%;height:25.0%"
+    assert decode(page.images()[0]["src"]).shape == (40, 60, 3)
+
+
+def test_gallery_crop_is_shown_as_the_crop(tmp_path, gallery):
+    page = Page(
+        results_page(tmp_path / "page.html", gallery[:1], [ImageCrop(gallery[1], (15, 10, 45, 20))], [[0]])
+    )
+    assert decode(page.images()[1]["src"]).shape == (10, 30, 3)
+    assert "box" not in page.classes("div")
+
+
+def test_everything_is_escaped(tmp_path, gallery):
+    nasty = '<script>alert("1")</script>&"\'.png'
+    path = tmp_path / nasty.replace("/", "_")
+    Image.new("RGB", (20, 20)).save(path)
+    page = Page(
+        results_page(
+            tmp_path / "page.html",
+            [path],
+            [path, gallery[0]],
+            [[0, 1]],
+            gallery_titles=[nasty, "x"],
+            query_titles=[nasty],
+            query_notes=[nasty],
+            title=nasty,
+            figures={nasty: nasty},
+            settings={nasty: nasty},
+            score_name=nasty,
+        )
+    )
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count(nasty) == 8, (
+        "title, heading, 2 figures, 2 settings, query, note and result show as typed"
+    )
+    assert page.images()[0]["title"] == str(path)
+
+
+def test_unreadable_files_leave_a_tile_that_says_so(tmp_path, gallery):
+    page = Page(results_page(tmp_path / "page.html", [tmp_path / "gone.jpg"], gallery, [[0]]))
+    assert len(page.images()) == 1
+    assert "no such file" in " ".join(page.text)
+
+
+def test_number_of_results_and_size_of_thumbnails(tmp_path, gallery):
+    array = np.zeros((100, 300, 3), dtype=np.uint8)
+    path = results_page(
+        tmp_path / "page.html", [array], [array, gallery[0]], [[0, 1]], n_results=1, thumbnail_size=50
+    )
+    shapes = [decode(image["src"]).shape for image in Page(path).images()]
+    assert shapes == [(33, 100, 3), (17, 50, 3)]
+
+
+def test_figures_and_settings_are_in_the_head(tmp_path, gallery):
+    path = results_page(
+        tmp_path / "page.html",
+        gallery[:1],
+        gallery,
+        [[0]],
+        figures={"mAP": "0.973"},
+        settings={"recipe": "gsw"},
+    )
+    text = " ".join(Page(path).text)
+    assert re.search(r"mAP\s+0\.973.*recipe\s+gsw", text, re.DOTALL)
+
+
+def test_ragged_rankings(tmp_path, gallery):
+    page = Page(results_page(tmp_path / "page.html", gallery[:2], gallery, [[0, 1, 2], []], [[3, 2, 1], []]))
+    assert len(page.images()) == 5
+
+
+@pytest.mark.parametrize(
+    ("indices", "options", "message"),
+    [
+        ([[0], [1]], {}, "2 rows for 1 queries"),
+        ([[0, 3]], {}, "Query 0: index 3 is outside the gallery of 3"),
+        ([[-1]], {}, "index -1"),
+        ([[0]], {"scores": [[1.0, 2.0]]}, "2 scores for 1 results"),
+        ([[0]], {"scores": []}, "scores has 0 rows"),
+        ([[0]], {"query_labels": ["a", "b"]}, "query_labels has 2 entries, expected 1"),
+        ([[0]], {"gallery_titles": ["a", "b"]}, "gallery_titles has 2 entries, expected 3"),
+    ],
+)
+def test_lengths_that_do_not_match(tmp_path, gallery, indices, options, message):
+    with pytest.raises(ValueError, match=message):
+        results_page(tmp_path / "page.html", gallery[:1], gallery, indices, **options)
+    assert not (tmp_path / "page.html").exists()
