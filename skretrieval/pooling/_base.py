@@ -1,0 +1,158 @@
+"""What every pooler shares: checks, batches, one pass over the maps, the scikit-learn contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils.validation import check_is_fitted
+
+from ..extraction import FeatureMaps
+from ._batches import Batch, iter_batches, n_entries
+
+
+class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Feature maps to one descriptor per image.
+
+    A subclass implements ``_describe(batches) -> tensor (N, d)`` for a tuple with one checked
+    :class:`~skretrieval.pooling._batches.Batch` per layer (one layer unless ``_layers``). One that learns from
+    the maps sets ``_learns`` and implements ``_learn(X)``.
+    """
+
+    _layers = False  # whether entries are tuples of maps
+
+    @property
+    def _learns(self) -> bool:
+        """Whether fit needs passes over all the maps."""
+        return False
+
+    def _check_parameters(self) -> None:
+        """Check what the parameter constraints cannot say."""
+
+    def _start(self, channels: list[int]) -> None:
+        """Take note of the channel counts; called before any batch is described."""
+        self._channels = channels
+        self.n_features_in_ = sum(channels)
+
+    def _learn(self, X: Any) -> None:
+        """Learn from the maps; called when `_learns`."""
+
+    def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ public
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Check the maps and learn what the method learns (most learn nothing).
+
+        Parameters
+        ----------
+        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
+            Feature maps. Where nothing is learned, a lazy `FeatureMaps` is asked for its first map only.
+        y : ignored
+            For the scikit-learn interface.
+
+        Returns
+        -------
+        self : object
+            The fitted pooler.
+
+        Raises
+        ------
+        ValueError
+            Empty input, wrong rank, differing channel counts, NaN or infinity: the entry is named.
+        """
+        self._check_parameters()
+        n_entries(X)
+        first = True
+        for batches in iter_batches(X[:1] if isinstance(X, FeatureMaps) else X, None, self._layers):
+            if first:
+                self._start([batch.maps.shape[1] for batch in batches])
+                if not self._learns:
+                    self._n_features_out = self._describe(_head(batches)).shape[1]
+                first = False
+        if self._learns:
+            self._learn(X)
+        return self
+
+    def fit_transform(self, X, y=None, **params):
+        """Fit and describe; one pass over the maps where nothing is learned.
+
+        Parameters
+        ----------
+        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
+            Feature maps.
+        y : ignored
+            For the scikit-learn interface.
+        **params : ignored
+            For the scikit-learn interface.
+
+        Returns
+        -------
+        descriptors : ndarray of shape (n, d)
+            One row per image, float32, or float64 for float64 maps.
+        """
+        if self._learns or not isinstance(X, FeatureMaps):
+            return self.fit(X, y).transform(X)
+        self._validate_params()
+        self._check_parameters()
+        self.__dict__.pop("_channels", None)
+        return self._wrapped(X, self._describe_all(X))
+
+    def transform(self, X):
+        """Describe each image.
+
+        Parameters
+        ----------
+        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
+            Feature maps with the number of channels seen in fit.
+
+        Returns
+        -------
+        descriptors : ndarray of shape (n, d)
+            One row per image, float32, or float64 for float64 maps.
+
+        Raises
+        ------
+        ValueError
+            Empty input, wrong rank, another channel count than in fit, NaN or infinity: the entry is named.
+        """
+        check_is_fitted(self)
+        return self._describe_all(X)
+
+    # ------------------------------------------------------------------ one pass
+    def _wrapped(self, X, descriptors: np.ndarray):
+        """Give what `transform` would: in the container that set_output asks for."""
+        from sklearn.utils._set_output import _wrap_data_with_container
+
+        return _wrap_data_with_container("transform", descriptors, X, self)
+
+    def _describe_all(self, X: Any) -> np.ndarray:
+        n = n_entries(X)
+        result = None
+        with torch.inference_mode():
+            for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers):
+                if "_channels" not in self.__dict__:
+                    self._start([batch.maps.shape[1] for batch in batches])
+                rows = self._describe(batches).cpu().numpy()
+                if result is None:
+                    self._n_features_out = rows.shape[1]
+                    result = np.zeros((n, rows.shape[1]), dtype=rows.dtype)
+                elif rows.dtype.itemsize > result.dtype.itemsize:
+                    result = result.astype(rows.dtype)
+                result[batches[0].indices] = rows
+        assert result is not None  # n_entries raised on empty input
+        return result
+
+    # ------------------------------------------------------------------ scikit-learn
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _head(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
+    return tuple(Batch(batch.indices[:1], batch.maps[:1], batch.nonnegative) for batch in batches)

@@ -1,0 +1,107 @@
+"""Channel weights: one weight per channel. Functions of maps (N, K, H, W) and spatial weights; return (N, K)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+def idf(amounts: torch.Tensor, eps: float) -> torch.Tensor:
+    """Weigh rare channels up: ``log((K * eps + sum_h a_h) / (eps + a_k))`` (CroW section 4.2; S000 eq 17).
+
+    Parameters
+    ----------
+    amounts : tensor of shape (N, K)
+        Non-negative: how much of each channel there is.
+    eps : float
+        Guard; all amounts zero give the uniform weight log K.
+
+    Returns
+    -------
+    weights : tensor of shape (N, K)
+        Non-negative; zero when K = 1.
+    """
+    return ((amounts.shape[1] * eps + amounts.sum(dim=1, keepdim=True)) / (eps + amounts)).log()
+
+
+def sparsity(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps: float = 1e-6) -> torch.Tensor:
+    """Inverse frequency of the fraction of non-zero cells (CroW's channel weight)."""
+    return idf(_nonzero(maps) / (maps.shape[2] * maps.shape[3]), eps)
+
+
+def sparsity_deviation(
+    maps: torch.Tensor,
+    eps: float = 1e-6,
+    channel_combine: str = "product",
+    return_deviation: bool = False,
+):
+    """Inverse frequency of sparsity and standard deviation together (S000 eqs 14-17).
+
+    ``c1 = N / max(#zeros, 1)``, ``c2`` the population standard deviation, ``c = c1 * c2`` (as printed) or the sum
+    of both scaled to sum 1 (as the sentence before says, spec D-3), then :func:`idf`.
+
+    Returns
+    -------
+    weights : tensor of shape (N, K)
+        Channel weights.
+    deviation : tensor of shape (N, K)
+        c2, only with `return_deviation`.
+    """
+    n_cells = maps.shape[2] * maps.shape[3]
+    zeros = (n_cells - _nonzero(maps)).clamp_min(
+        1
+    )  # floored at 1: a channel without zeros stays finite (A-7)
+    rarity = n_cells / zeros
+    spread = deviation(maps)
+    if channel_combine == "product":
+        amounts = rarity * spread
+    else:
+        total = spread.sum(dim=1, keepdim=True)
+        amounts = rarity / rarity.sum(dim=1, keepdim=True) + torch.where(total > 0, spread / total, 0)
+    weights = idf(amounts, eps)
+    return (weights, spread) if return_deviation else weights
+
+
+def _sparsity_deviation_word(
+    maps: torch.Tensor,
+    spatial: torch.Tensor | None = None,
+    eps: float = 1e-6,
+    channel_combine: str = "product",
+) -> torch.Tensor:
+    return sparsity_deviation(maps, eps, channel_combine)
+
+
+def deviation(maps: torch.Tensor) -> torch.Tensor:
+    """Return the population standard deviation of each channel (S000 eq 15), float64 (N, K).
+
+    Two passes, accumulated in float64; what is below the round-off of the mean counts as zero, so that
+    constant channels give exactly 0.
+    """
+    cells = maps.flatten(2)
+    mean = cells.mean(dim=2, dtype=torch.float64)
+    centred = cells - mean.to(maps.dtype)[:, :, None]
+    square = centred.square_().mean(dim=2, dtype=torch.float64)
+    spread = square.sqrt()
+    floor = 4 * torch.finfo(maps.dtype).eps * mean.abs()
+    return torch.where(spread > floor, spread, 0)
+
+
+def selected_channels(deviation: torch.Tensor, n_channels: float) -> torch.Tensor:
+    """Mark the fraction `n_channels` of channels that vary most; ties go to the lower index (S000 before eq 18)."""
+    total = deviation.shape[1]
+    n_selected = max(1, int(n_channels * total + 1e-9))  # the guard keeps 0.29 * 100 from becoming 28
+    order = deviation.sort(dim=1, descending=True, stable=True).indices[:, :n_selected]
+    return torch.zeros_like(deviation, dtype=torch.bool).scatter_(1, order, True)
+
+
+def _nonzero(maps: torch.Tensor) -> torch.Tensor:
+    """Count the positive cells of each channel (N, K): the maps are non-negative, so signs sum to the count."""
+    return maps.flatten(2).sign().sum(dim=2, dtype=torch.float64)
+
+
+#: Channel words of the grammar: functions (maps, spatial, **params) -> (N, K).
+CHANNEL: dict[str, Callable[..., torch.Tensor]] = {
+    "sparsity": sparsity,
+    "sparsity_deviation": _sparsity_deviation_word,
+}

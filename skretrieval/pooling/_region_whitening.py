@@ -1,0 +1,97 @@
+"""PCA-whitening of region vectors, learned in one pass in memory that does not grow with the images."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import linalg
+
+from .._linalg import flip_signs
+from ._normalise import l2
+
+
+class RegionAxes(NamedTuple):
+    """Fitted whitening of region vectors.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (K,)
+        Mean region vector.
+    components : ndarray of shape (d, K)
+        Principal axes divided by the standard deviation along them.
+    eigenvalues : ndarray of shape (d,)
+        Variance along each axis, descending.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    eigenvalues: np.ndarray
+
+    def apply(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Whiten and l2-normalise (N, R, K) region vectors; a zero region stays zero (spec A-13)."""
+        mean = torch.from_numpy(self.mean).to(vectors)
+        components = torch.from_numpy(self.components).to(vectors)
+        empty = (vectors == 0).all(dim=-1, keepdim=True)
+        return torch.where(empty, 0, l2((vectors - mean) @ components.T))
+
+
+class RegionWhitening:
+    """Accumulates mean and scatter of region vectors batch by batch."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def update(self, vectors: torch.Tensor) -> None:
+        """Add the non-zero regions of a batch, (N, R, K)."""
+        rows = vectors.flatten(0, 1)
+        rows = rows[(rows != 0).any(dim=1)].double().cpu().numpy()
+        if self.n == 0 and len(rows):
+            # moments about a point amid the data: the products then keep their digits
+            self.origin = rows.mean(axis=0)
+            self.total = np.zeros(rows.shape[1])
+            self.scatter = np.zeros((rows.shape[1], rows.shape[1]))
+        if len(rows):
+            rows = rows - self.origin
+            self.n += len(rows)
+            self.total += rows.sum(axis=0)
+            self.scatter += rows.T @ rows
+
+    def finish(self, n_components: int | None) -> RegionAxes:
+        """Return the axes of the regions seen (divisor n - 1, rank-safe; spec 0.5).
+
+        Raises
+        ------
+        ValueError
+            If fewer than two regions had any activation, or all were equal.
+        """
+        if self.n < 2:
+            raise ValueError(
+                f"whiten=True needs at least 2 regions with activations to learn from, found {self.n}"
+            )
+        shift = self.total / self.n
+        covariance = (self.scatter - self.n * np.outer(shift, shift)) / (self.n - 1)
+        size = len(covariance)
+        values, vectors = linalg.eigh(covariance)
+        values, vectors = values[::-1], vectors[:, ::-1].T
+        # also below the rounding of float32 maps there is no variance, only noise
+        energy = float(np.trace(self.scatter) / self.n + self.origin @ self.origin)
+        floor = max(
+            values[0] * max(self.n, size) * np.finfo(np.float64).eps,
+            energy * (2 * np.finfo(np.float32).eps) ** 2,
+        )
+        rank = int(np.count_nonzero(values > floor))
+        if rank == 0:
+            raise ValueError("whiten=True: all regions are equal, there is nothing to whiten")
+        if n_components is not None and n_components > rank:
+            warnings.warn(
+                f"n_components={n_components} exceeds the rank {rank} of the {self.n} region vectors; "
+                f"{rank} components are kept",
+                UserWarning,
+                stacklevel=4,
+            )
+        kept = rank if n_components is None else min(n_components, rank)
+        values, vectors = values[:kept], flip_signs(vectors[:kept])
+        return RegionAxes(self.origin + shift, vectors / np.sqrt(values)[:, None], values)

@@ -1,0 +1,159 @@
+"""Spatial weights: one weight per cell. Functions of maps (N, K, H, W) that return (N, H, W), or (1, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ._channel import selected_channels, sparsity_deviation
+from ._normalise import l2
+
+
+def center_prior(maps: torch.Tensor) -> torch.Tensor:
+    """Gaussian around the centre of the map; sigma is a third of the way to the closest border (SPoC).
+
+    ``exp(-((i - (H-1)/2)^2 + (j - (W-1)/2)^2) / (2 sigma^2))`` with ``sigma = min(H, W) / 6``.
+
+    References
+    ----------
+    Babenko, Lempitsky, "Aggregating deep convolutional features for image retrieval", ICCV 2015, eq 5.
+    """
+    height, width = maps.shape[2:]
+    i = torch.arange(height, dtype=torch.float64, device=maps.device) - (height - 1) / 2
+    j = torch.arange(width, dtype=torch.float64, device=maps.device) - (width - 1) / 2
+    sigma = min(height, width) / 6
+    gaussian = torch.exp(-(i[:, None] ** 2 + j**2) / (2 * sigma**2))
+    return gaussian[None].to(maps.dtype)
+
+
+def response(maps: torch.Tensor) -> torch.Tensor:
+    """Sum over channels, divided by its Euclidean norm; zero for a zero map (S004 eq 1)."""
+    return l2(maps.sum(dim=1).flatten(1)).view(len(maps), *maps.shape[2:])
+
+
+def crow(maps: torch.Tensor) -> torch.Tensor:
+    """Square root of the normalised response (CroW with alpha = beta = 2; S001 eqs 2-3).
+
+    References
+    ----------
+    Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features",
+    ECCV Workshops 2016, section 4.1.
+    """
+    return response(maps).sqrt()
+
+
+def saliency(
+    maps: torch.Tensor,
+    n_channels: float = 0.3,
+    rho: float = 100.0,
+    saliency_norm: str = "sum",
+    eps: float = 1e-6,
+    channel_combine: str = "product",
+) -> torch.Tensor:
+    """Weighted selected channels plus their global contrast (S000 eqs 18-22).
+
+    ``M = sqrt(Sal / ||Sal||)`` with ``Sal`` the channel-weighted sum of the channels that vary most, and
+    ``S = M + rho * Sw'`` where ``Sw`` sums each cell's distance to every other cell in the grey levels of M.
+
+    Parameters
+    ----------
+    maps : tensor of shape (N, K, H, W)
+        Non-negative feature maps.
+    n_channels : float, default=0.3
+        Fraction of channels taken: those of largest standard deviation.
+    rho : float, default=100
+        Weight of the global contrast.
+    saliency_norm : {"sum", "none", "l2", "max", "minmax"}, default="sum"
+        Normalisation of Sw before it is added. The paper prints none, with which its own table over rho
+        cannot arise; dividing by the sum is inferred (spec A-9).
+    eps : float, default=1e-6
+        Guard of the logarithm in the channel weights.
+    channel_combine : {"product", "sum"}, default="product"
+        How sparsity and deviation make the channel weight (spec D-3).
+
+    Returns
+    -------
+    weights : tensor of shape (N, H, W)
+        Non-negative.
+    """
+    weights, deviation = sparsity_deviation(maps, eps, channel_combine, return_deviation=True)
+    return saliency_from(maps, weights, deviation, n_channels, rho, saliency_norm)
+
+
+def saliency_from(
+    maps: torch.Tensor,
+    weights: torch.Tensor,
+    deviation: torch.Tensor,
+    n_channels: float,
+    rho: float,
+    saliency_norm: str,
+) -> torch.Tensor:
+    """Compute :func:`saliency` with the channel weights and deviations (N, K) at hand."""
+    chosen = selected_channels(deviation, n_channels)  # eq 18: one matrix-vector product per image
+    selected = _combined(maps, torch.where(chosen, weights, 0))
+    if bool((selected.amax(dim=(1, 2)) == 0).any()):
+        # the chosen channels are zero although others are not: only when all deviations tie at 0 (spec 1.2, 7)
+        empty = selected.amax(dim=(1, 2), keepdim=True) == 0
+        selected = torch.where(empty, _combined(maps, weights), selected)
+    selected = selected.double()  # H*W values per image: exactness costs nothing here
+    map_ = l2(selected.flatten(1)).view_as(selected).sqrt()  # eq 19
+    low, high = map_.amin(dim=(1, 2), keepdim=True), map_.amax(dim=(1, 2), keepdim=True)
+    span = high - low
+    grey = torch.where(span > 0, 255 * (map_ - low) / torch.where(span > 0, span, 1), 0)  # eq 20
+    contrast = global_contrast(grey.flatten(1)).view_as(grey)  # eq 21
+    return (map_ + rho * _normalised(contrast, saliency_norm)).to(maps.dtype)  # eq 22
+
+
+def global_contrast(values: torch.Tensor) -> torch.Tensor:
+    """Sum of distances from each value to all values of its row, in O(n log n) (S000 eq 21).
+
+    With the values ascending and gaps ``g_t = v_t - v_{t-1}``, each gap is crossed by ``t`` pairs from the left and
+    ``n - t`` from the right; sums of non-negative numbers only, so nothing cancels.
+
+    Parameters
+    ----------
+    values : tensor of shape (N, n)
+        Any real values.
+
+    Returns
+    -------
+    contrast : tensor of shape (N, n)
+        ``sum_q |v_i - v_q|``.
+    """
+    n = values.shape[1]
+    ascending, order = values.sort(dim=1)
+    gaps = torch.diff(ascending, dim=1)
+    place = torch.arange(1, n, dtype=values.dtype, device=values.device)
+    zero = values.new_zeros(len(values), 1)
+    left = torch.cat([zero, torch.cumsum(place * gaps, dim=1)], dim=1)
+    right = torch.cat([torch.cumsum(((n - place) * gaps).flip(1), dim=1).flip(1), zero], dim=1)
+    return torch.empty_like(values).scatter_(1, order, left + right)
+
+
+def _combined(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(weights[:, None, :].to(maps.dtype), maps.flatten(2)).view(len(maps), *maps.shape[2:])
+
+
+def _normalised(contrast: torch.Tensor, how: str) -> torch.Tensor:
+    if how == "none":
+        return contrast
+    low = (
+        contrast.amin(dim=(1, 2), keepdim=True) if how == "minmax" else torch.zeros_like(contrast[:, :1, :1])
+    )
+    scale = {
+        "sum": lambda: contrast.sum(dim=(1, 2), keepdim=True),
+        "l2": lambda: torch.linalg.vector_norm(contrast, dim=(1, 2), keepdim=True),
+        "max": lambda: contrast.amax(dim=(1, 2), keepdim=True),
+        "minmax": lambda: contrast.amax(dim=(1, 2), keepdim=True) - low,
+    }[how]()
+    return torch.where(scale > 0, (contrast - low) / torch.where(scale > 0, scale, 1), 0)
+
+
+#: Spatial words of the grammar: functions (maps, **params) -> (N, H, W) or (1, H, W).
+SPATIAL: dict[str, Callable[..., torch.Tensor]] = {
+    "center_prior": center_prior,
+    "response": response,
+    "crow": crow,
+    "saliency": saliency,
+}
