@@ -123,9 +123,7 @@ def test_everything_is_escaped(tmp_path, gallery):
         )
     )
     assert "script" not in {tag for tag, _ in page.tags}
-    assert page.text.count(nasty) == 8, (
-        "title, heading, 2 figures, 2 settings, query, note and result show as typed"
-    )
+    assert page.text.count(nasty) == 9, "title, heading, 2 figures, 2 settings, query, note, result"
     assert page.images()[0]["title"] == str(path)
 
 
