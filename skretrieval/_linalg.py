@@ -178,6 +178,40 @@ def principal_axes(X, n_components=None, *, center=True):
     return PrincipalAxes(mean, flip_signs(components), eigenvalues, total)
 
 
+def project(X, mean, axes):
+    """Coordinates of the rows of `X` along `axes`, about `mean`: ``(X - mean) @ axes.T``.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, D)
+        Rows, float32 or float64; not written to.
+    mean : ndarray of shape (D,)
+        Origin of the coordinates.
+    axes : ndarray of shape (d, D)
+        Axes in rows, of any length: whitening divides them by powers of the eigenvalues.
+
+    Returns
+    -------
+    Z : ndarray of shape (n, d)
+        Coordinates in the dtype of `X`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval._linalg import project
+    >>> project(np.array([[3.0, 5.0]]), np.array([1.0, 1.0]), np.array([[0.5, 0.0]]))
+    array([[1.]])
+    """
+    mean = np.asarray(mean, dtype=X.dtype)
+    axes = np.asarray(axes, dtype=X.dtype).T
+    Z = np.empty((X.shape[0], axes.shape[1]), dtype=X.dtype)
+    # The mean is subtracted before the product: subtracting its projection afterwards cancels digits. Blocks
+    # keep the centred copy small.
+    for rows in row_blocks(X):
+        np.matmul(X[rows] - mean, axes, out=Z[rows])
+    return Z
+
+
 def flip_signs(components):
     """Give every row the sign that makes its entry of largest magnitude positive.
 

@@ -1,0 +1,300 @@
+"""Discriminative whitening, learned from images of the same object."""
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+from scipy import linalg
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .._linalg import flip_signs, principal_axes, project
+from ._base import check_rank
+
+UNLABELLED = -1
+
+
+class LearnedWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Whiten the differences between images of the same object, then rotate to what tells objects apart.
+
+    With the scatter of same-label pairs ``C_S`` and of all the other pairs ``C_D``, the projection is ``P =
+    C_S^(-1/2) eig(C_S^(-1/2) C_D C_S^(-1/2))``: along every new axis images of one object differ equally
+    much, and the axes are ordered by how much different objects differ. Descriptors are normally of unit
+    length before it and are brought to unit length again after it, with scikit-learn's
+    :class:`~sklearn.preprocessing.Normalizer`.
+
+    Parameters
+    ----------
+    n_components : int, default=None
+        Number of axes to keep, the most discriminative first. None keeps every axis along which the data
+        vary.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components_, n_features)
+        The axes ``P`` in rows, with ``components_ @ C_S @ components_.T`` the identity (``C_S`` with its
+        ridge, where one was needed). They are neither orthogonal nor of unit length. The entry of largest
+        magnitude is positive.
+    eigenvalues_ : ndarray of shape (n_components_,)
+        Total scatter over same-label scatter along each axis, descending. For labels, the ratio of ``C_D`` to
+        ``C_S`` is smaller by exactly one.
+    mean_ : ndarray of shape (n_features,)
+        The point that is subtracted: the mean of all rows for labels, of the query rows for pairs.
+    n_components_ : int
+        Number of axes kept.
+    regularization_ : float
+        Ridge added to ``C_S``, in units of its mean eigenvalue; 0.0 when none was needed.
+    n_features_in_ : int
+        Number of features seen during :meth:`fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen during :meth:`fit`, where X had names.
+
+    See Also
+    --------
+    PCAWhitening : Whitening without labels.
+    sklearn.discriminant_analysis.LinearDiscriminantAnalysis : Weights every class by its size, keeps fewer
+        axes than there are classes, and does not learn from unlabelled rows.
+
+    Notes
+    -----
+    **Labels.** Sums run over unordered pairs of rows, without visiting any pair. With ``n_c`` rows of class c
+    and their scatter ``W_c`` about their own mean, ``C_S = sum_c n_c W_c``; over all pairs of the N rows,
+    ``T = C_S + C_D = N * sum_i (x_i - mean)(x_i - mean)^T``. A class of n_c images therefore counts by its
+    n_c (n_c - 1) / 2 pairs. ``T`` gives the same axes as ``C_D``, so P solves ``T p = eigenvalue C_S p``.
+
+    **Pairs.** As in the training of [2]_, ``C_S = sum over pairs (x_q - x_p)(x_q - x_p)^T``; `mean_` is the
+    mean of the query rows ``X[q]``, a row counted as often as it occurs in q; and the total scatter is
+    ``T = sum over all rows of X (x - mean_)(x - mean_)^T``. Rows that are in no pair enter ``T`` only. The
+    axes differ from those for labels, since every pair given counts once and no other pair counts.
+
+    **Rank.** Only directions in which the rows of X vary at all are used, as in :class:`PCAWhitening`. If
+    ``C_S`` is singular there (fewer pairs than dimensions), ``a * trace(C_S) / n_features`` is added to its
+    diagonal, with the first a of 1e-10, 1e-9, ... that makes it positive definite to working precision, and
+    a UserWarning says so. More pairs, or a :class:`PCAWhitening` to fewer dimensions before, are the better
+    cure.
+
+    References
+    ----------
+    .. [1] Zhao, H. et al. (2021). Toward improving image retrieval via global saliency
+       weighted feature. ISPRS International Journal of Geo-Information, 10(4), 249. Equations 3 to 6.
+    .. [2] Radenovic, F., Tolias, G. and Chum, O. (2016). CNN image retrieval learns from BoW: unsupervised
+       fine-tuning with hard examples. ECCV.
+    .. [3] Mikolajczyk, K. and Matas, J. (2007). Improving descriptors for fast tree matching by optimal
+       linear projection. ICCV.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.postprocessing import LearnedWhitening
+    >>> X = np.array([[0.0, 0.0], [2.0, 1.0], [0.0, 9.0], [2.0, 8.0], [5.0, 4.0]])
+    >>> whitening = LearnedWhitening().fit(X, [0, 0, 1, 1, -1])
+    >>> whitening.eigenvalues_.round(1)
+    array([163. ,  10.5])
+    """
+
+    _parameter_constraints: dict = {"n_components": [Interval(Integral, 1, None, closed="left"), None]}
+
+    def __init__(self, n_components=None):
+        self.n_components = n_components
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, *, pairs=None):
+        """Learn the projection from labels or from pairs of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Descriptors, at least two.
+        y : array-like of shape (n_samples,), default=None
+            The object that each row shows, as integers or strings. -1 marks rows whose object is unknown;
+            they, and labels that occur once, enter the total scatter only. Not used if `pairs` is given.
+        pairs : tuple of two array-likes of shape (n_pairs,), default=None
+            ``(q, p)``: row ``X[q[i]]`` (the query) and row ``X[p[i]]`` show the same object.
+
+        Returns
+        -------
+        self : LearnedWhitening
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If there is neither y nor pairs, if y is continuous, if no two rows share a label, if a pair
+            points outside of X or at one row twice, or if all rows or the two rows of every pair are equal.
+        """
+        if pairs is None:
+            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+            labels = _encode_labels(y)
+            axes = principal_axes(X)
+            coordinates = project(X.astype(np.float64, copy=False), axes.mean, axes.components)
+            same = same_label_scatter(coordinates, labels)
+            total = axes.eigenvalues * (len(X) - 1.0) * len(X)
+        else:
+            X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+            queries, positives = _check_pairs(pairs, len(X))
+            center = np.mean(X[queries], axis=0, dtype=np.float64)
+            axes = principal_axes(X, center=center)
+            coordinates = project(X.astype(np.float64, copy=False), axes.mean, axes.components)
+            same = pair_scatter(coordinates, queries, positives)
+            total = axes.eigenvalues * (len(X) - 1.0)
+
+        n_kept = check_rank(self.n_components, len(axes.eigenvalues), X)
+        # In the coordinates of the principal axes T is diagonal, and directions without any variance are
+        # gone.
+        same, self.regularization_ = _regularized(same, X.shape[1])
+        values, vectors = linalg.eigh(np.diag(total), same)
+        order = slice(None, -n_kept - 1, -1)
+        components = flip_signs(vectors[:, order].T @ axes.components)
+        self.mean_ = axes.mean.astype(X.dtype)
+        self.components_ = components.astype(X.dtype)
+        self.eigenvalues_ = values[order].astype(X.dtype)
+        self.n_components_ = n_kept
+        return self
+
+    def transform(self, X):
+        """Whiten the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Descriptors.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, n_components_)
+            ``components_ @ (x - mean_)`` for each row x, not brought to unit length.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return project(X, self.mean_, self.components_)
+
+    @property
+    def _n_features_out(self):
+        return self.n_components_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def same_label_scatter(X, labels):
+    """Scatter of all same-label pairs, ``sum over i < j of one label (x_i - x_j)(x_i - x_j)^T``.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, D)
+        Rows.
+    labels : ndarray of int of shape (n,)
+        Codes of the labels, negative for rows without one.
+
+    Returns
+    -------
+    scatter : ndarray of shape (D, D), float64
+        Computed as the sum of n_c times the scatter of each class about its mean: O(n D^2), whatever the
+        number of pairs.
+
+    Raises
+    ------
+    ValueError
+        If no two rows share a label.
+    """
+    known = np.flatnonzero(labels >= 0)
+    _, codes, counts = np.unique(labels[known], return_inverse=True, return_counts=True)
+    order = known[np.argsort(codes, kind="stable")]
+    rows_per_class = np.repeat(counts, counts)
+    order, counts = order[rows_per_class > 1], counts[counts > 1]
+    if counts.size == 0:
+        raise ValueError(
+            "No two samples share a label (label -1 marks unlabelled samples), so there is no same-label "
+            "pair to learn from."
+        )
+    rows = X[order].astype(np.float64, copy=False)
+    starts = np.cumsum(counts) - counts
+    # Relative to its first row, a class of equal rows has a scatter of exactly zero.
+    rows = rows - np.repeat(rows[starts], counts, axis=0)
+    rows -= np.repeat(np.add.reduceat(rows, starts, axis=0) / counts[:, None], counts, axis=0)
+    rows *= np.sqrt(np.repeat(counts, counts))[:, None]
+    return rows.T @ rows
+
+
+def pair_scatter(X, queries, positives):
+    """Scatter of the differences of given pairs of rows.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, D)
+        Rows.
+    queries, positives : ndarray of int of shape (n_pairs,)
+        The pairs, as indices of rows.
+
+    Returns
+    -------
+    scatter : ndarray of shape (D, D), float64
+        ``sum over pairs (x_q - x_p)(x_q - x_p)^T``.
+    """
+    differences = X[queries].astype(np.float64, copy=False) - X[positives]
+    return differences.T @ differences
+
+
+def _encode_labels(y):
+    """Codes 0, 1, ... of the labels, -1 for unlabelled rows."""
+    if y.dtype.kind == "f" and np.any(y != np.round(y)):
+        raise ValueError("Unknown label type: y is continuous; labels of objects are integers or strings.")
+    codes = np.unique(y, return_inverse=True)[1].reshape(-1)
+    return codes if y.dtype.kind in "US" else np.where(y == UNLABELLED, -1, codes)
+
+
+def _check_pairs(pairs, n_samples):
+    """Validate ``pairs=(q, p)`` into two index arrays."""
+    if len(pairs) != 2:
+        raise ValueError(f"pairs must be a tuple (q, p) of two index arrays, got {len(pairs)} of them.")
+    queries, positives = (np.asarray(part) for part in pairs)
+    if queries.ndim != 1 or queries.shape != positives.shape:
+        raise ValueError(
+            f"pairs=(q, p) must be two 1-D index arrays of equal length, got shapes {queries.shape} and "
+            f"{positives.shape}."
+        )
+    if queries.size == 0:
+        raise ValueError("pairs=(q, p) is empty: there is no same-label pair to learn from.")
+    for part in (queries, positives):
+        if part.dtype.kind not in "iu":
+            raise ValueError(f"pairs=(q, p) must hold integer indices of rows of X, got dtype {part.dtype}.")
+        outside = np.flatnonzero((part < 0) | (part >= n_samples))
+        if outside.size:
+            raise ValueError(
+                f"pairs[{outside[0]}] points at row {part[outside[0]]}, but X has rows 0 to {n_samples - 1}."
+            )
+    itself = np.flatnonzero(queries == positives)
+    if itself.size:
+        raise ValueError(f"pairs[{itself[0]}] joins row {queries[itself[0]]} with itself.")
+    return queries, positives
+
+
+def _regularized(scatter, n_features):
+    """Add the smallest ridge of the ladder that makes `scatter` positive definite to working precision."""
+    mean_eigenvalue = np.trace(scatter) / n_features
+    if mean_eigenvalue == 0:
+        raise ValueError(
+            "The two descriptors of every same-label pair are equal: they have no differences to whiten."
+        )
+    # A Cholesky factorisation alone may pass on pivots made of rounding errors, hence the condition number.
+    tolerance = len(scatter) * np.finfo(np.float64).eps
+    for ridge in (0.0, *(10.0**exponent for exponent in range(-10, 1))):
+        candidate = scatter + ridge * mean_eigenvalue * np.eye(len(scatter))
+        factor, failed = linalg.lapack.dpotrf(candidate, lower=1)
+        if failed:
+            continue
+        reciprocal_condition, _ = linalg.lapack.dpocon(factor, np.linalg.norm(candidate, 1), uplo="L")
+        if reciprocal_condition > tolerance:
+            break
+    if ridge:
+        warnings.warn(
+            f"The scatter of the same-label pairs is singular; a ridge of {ridge:.0e} times its mean "
+            "eigenvalue was added. More pairs, or PCAWhitening to fewer components before, avoid it.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return candidate, ridge

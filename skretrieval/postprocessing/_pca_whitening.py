@@ -1,0 +1,189 @@
+"""PCA-whitening that keeps no direction without variance."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, RealNotInt
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .._linalg import principal_axes, project
+from ._base import check_rank
+
+
+class PCAWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Project on the principal axes and divide by a power of the variance along each.
+
+    Whitening removes the correlations between the channels of a network and lessens the weight of what many
+    images have in common. It is learned without labels, usually on another collection than the one searched;
+    descriptors are normally of unit length before it and are brought to unit length again after it, with
+    scikit-learn's :class:`~sklearn.preprocessing.Normalizer`.
+
+    Parameters
+    ----------
+    n_components : int or float, default=None
+        Number of axes to keep. None keeps every axis along which the data vary. A float in (0, 1) keeps the
+        fewest axes that explain at least that share of the variance.
+    power : float, default=0.5
+        Coordinates are multiplied by ``explained_variance_ ** -power``: 0.5 is whitening, 0 only rotates, and
+        values between (0.25 in some systems) whiten in part.
+    center : bool, default=True
+        Whether to subtract the mean. If False, the axes are those of the second moments about the origin.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components_, n_features)
+        Orthonormal principal axes in rows, by descending variance. The entry of largest magnitude is
+        positive.
+    explained_variance_ : ndarray of shape (n_components_,)
+        Variance of the training data along each axis (divisor n_samples - 1).
+    explained_variance_ratio_ : ndarray of shape (n_components_,)
+        The same as a share of the total variance.
+    mean_ : ndarray of shape (n_features,)
+        Mean of the training data; zeros if `center` is False.
+    n_components_ : int
+        Number of axes kept.
+    n_features_in_ : int
+        Number of features seen during :meth:`fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen during :meth:`fit`, where X had names.
+
+    See Also
+    --------
+    LearnedWhitening : Whitening learned from images of the same object.
+    sklearn.decomposition.PCA : ``PCA(whiten=True)`` has the same axes where the data have full rank.
+
+    Notes
+    -----
+    An axis is kept only if its variance exceeds that of the first by a factor of ``max(n_samples, n_features)
+    * eps``. ``PCA(whiten=True)`` on n_samples <= n_features rows keeps one axis whose variance is rounding
+    error only; dividing by its root sends practically all the energy of an unseen descriptor there. A
+    UserWarning says when fewer than `n_components` axes remain.
+
+    With fewer samples than features the axes come from the Gram matrix (n_samples x n_samples), otherwise
+    from the covariance, accumulated over blocks of rows; both in float64 and both exact.
+
+    References
+    ----------
+    .. [1] Jegou, H. and Chum, O. (2012). Negative evidences and co-occurrences in image retrieval: the
+       benefit of PCA and whitening. ECCV.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.postprocessing import PCAWhitening
+    >>> X = np.array([[0.0, 1.0], [2.0, 1.0], [0.0, 5.0], [2.0, 5.0]])
+    >>> PCAWhitening().fit_transform(X).round(3)
+    array([[-0.866, -0.866],
+           [-0.866,  0.866],
+           [ 0.866, -0.866],
+           [ 0.866,  0.866]])
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            None,
+        ],
+        "power": [Interval(Real, 0, 1, closed="both")],
+        "center": ["boolean"],
+    }
+
+    def __init__(self, n_components=None, *, power=0.5, center=True):
+        self.n_components = n_components
+        self.power = power
+        self.center = center
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Find the principal axes of the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Descriptors, at least two.
+        y : Ignored
+            Not used, present for API consistency.
+
+        Returns
+        -------
+        self : PCAWhitening
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If all rows are equal, or if X holds fewer than two rows, NaN or infinity.
+        """
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        by_share = self.n_components is not None and not isinstance(self.n_components, Integral)
+        axes = principal_axes(X, None if by_share else self.n_components, center=bool(self.center))
+        rank = len(axes.eigenvalues)
+        n_kept = check_rank(None if by_share else self.n_components, rank, X)
+        ratio = axes.eigenvalues / axes.total_variance if rank else axes.eigenvalues
+        if by_share:
+            # The last sum may fall short of 1 by rounding; all the axes there are then have to do.
+            n_kept = min(int(np.searchsorted(np.cumsum(ratio), self.n_components)) + 1, rank)
+
+        self.mean_ = axes.mean.astype(X.dtype)
+        self.components_ = axes.components[:n_kept].astype(X.dtype)
+        self.explained_variance_ = axes.eigenvalues[:n_kept].astype(X.dtype)
+        self.explained_variance_ratio_ = ratio[:n_kept].astype(X.dtype)
+        self.n_components_ = n_kept
+        return self
+
+    def transform(self, X):
+        """Whiten the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Descriptors.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, n_components_)
+            ``explained_variance_ ** -power * (components_ @ (x - mean_))`` for each row x. The rows are not
+            brought to unit length.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return project(X, self.mean_, self.components_ * self.explained_variance_[:, None] ** -self.power)
+
+    def inverse_transform(self, X):
+        """Bring whitened descriptors back to the space of the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components_)
+            Whitened descriptors, of the length that :meth:`transform` gave them: L2 normalisation afterwards
+            cannot be undone.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features)
+            The original rows if no axis was dropped; otherwise their nearest points in the span of the kept
+            axes.
+
+        Raises
+        ------
+        ValueError
+            If X does not have `n_components_` columns.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype=[np.float64, np.float32])
+        if X.shape[1] != self.n_components_:
+            raise ValueError(f"X has {X.shape[1]} columns, but there are n_components_={self.n_components_}.")
+        back = self.components_ * self.explained_variance_[:, None] ** self.power
+        return X @ back.astype(X.dtype) + self.mean_.astype(X.dtype)
+
+    @property
+    def _n_features_out(self):
+        return self.n_components_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
