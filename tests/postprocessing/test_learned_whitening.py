@@ -12,7 +12,7 @@ from sklearn.preprocessing import Normalizer
 
 from skretrieval._linalg import l2_normalize
 from skretrieval.postprocessing import LearnedWhitening
-from skretrieval.postprocessing._learned_whitening import pair_scatter, same_label_scatter
+from skretrieval.postprocessing._learned_whitening import _regularized, pair_scatter, same_label_scatter
 
 
 def labelled(n_classes=8, n_features=5, seed=0, shuffle=True):
@@ -280,3 +280,17 @@ def test_pandas_output_names_and_persistence(tmp_path):
     assert list(Z.columns) == ["learnedwhitening0", "learnedwhitening1"]
     joblib.dump(whitening, tmp_path / "whitening.joblib")
     np.testing.assert_array_equal(joblib.load(tmp_path / "whitening.joblib").transform(X), Z)
+
+
+def test_singular_scatters_that_cholesky_accepts_get_a_ridge():
+    """Pivots made of rounding errors pass a factorisation; the condition number tells."""
+    accepted = 0
+    for seed in range(50):
+        rows = np.random.default_rng(seed).normal(size=(5, 6))
+        scatter = rows.T @ rows
+        accepted += linalg.lapack.dpotrf(scatter, lower=1)[1] == 0
+        with pytest.warns(UserWarning, match="ridge"):
+            regular, ridge = _regularized(scatter, 6)
+        assert ridge == 1e-10
+        np.testing.assert_allclose(regular, scatter + 1e-10 * np.trace(scatter) / 6 * np.eye(6), rtol=1e-12)
+    assert accepted > 5
