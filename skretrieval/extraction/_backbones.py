@@ -47,20 +47,51 @@ def check_backbone(backbone: Any) -> None:
         raise ValueError(f"backbone must be a name, an nn.Module or a factory, got {type(backbone).__name__}")
 
 
-def build_module(backbone: Any, seed: int | None) -> nn.Module:
-    """Build the bare network; `seed` makes random initial weights reproducible without touching torch's state."""
-    if isinstance(backbone, nn.Module):
-        return backbone
+def build_module(
+    backbone: str | Callable, seed: int | None, state: dict | None, source: str = "", strict: bool = True
+) -> nn.Module:
+    """Build the network that a name or factory stands for, with the weights of `state` if given.
+
+    Parameters
+    ----------
+    backbone : str or callable
+        A torchvision name, or a function that returns an nn.Module.
+    seed : int or None
+        Makes random initial weights reproducible without touching torch's global state.
+    state : dict or None
+        Weights. A named network is then built without initialising its own, which takes seconds for VGG16.
+    source : str
+        Names the weights in messages.
+    strict : bool
+        Whether every weight must be given; False when `state` holds only those that are used.
+    """
+    if isinstance(backbone, str) and state is not None:
+        try:
+            with torch.device("meta"):
+                module = _named(backbone, trained=True)
+        except NotImplementedError:  # RegNet computes with its tensors while it is built
+            module = _named(backbone, trained=True)
+        load_state_dict(module, state, source, strict, assign=True)
+        return module
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        if isinstance(backbone, str):
-            options = {"init_weights": True} if backbone.lower() in ("googlenet", "inception_v3") else {}
-            return torchvision.models.get_model(backbone, weights=None, **options)
-        module = backbone()
+        module = _named(backbone, trained=False) if isinstance(backbone, str) else backbone()
     if not isinstance(module, nn.Module):
-        raise ValueError(f"The factory {backbone!r} must return an nn.Module, got {type(module).__name__}")
+        raise ValueError(
+            f"The factory {title(backbone)} must return an nn.Module, got {type(module).__name__}"
+        )
+    if state is not None:
+        load_state_dict(module, state, source, strict)
     return module
+
+
+def _named(name: str, trained: bool) -> nn.Module:
+    options = {}
+    if name.lower() in ("googlenet", "inception_v3"):
+        # their weights expect inputs in another range, which the network itself provides for
+        options = {"init_weights": not trained, "transform_input": trained}
+    return torchvision.models.get_model(name, weights=None, **options)
 
 
 def normalisation(backbone: Any, weights: Any) -> tuple[tuple, tuple]:
@@ -110,12 +141,21 @@ def read_state_dict(path: Any) -> dict:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def load_state_dict(module: nn.Module, state: dict, source: str) -> None:
-    """Load strictly; a mismatch becomes a ValueError that names the source."""
+def load_state_dict(
+    module: nn.Module, state: dict, source: str, strict: bool = True, assign: bool = False
+) -> None:
+    """Load weights; a mismatch becomes a ValueError that names their source."""
     try:
-        module.load_state_dict(state, strict=True)
+        module.load_state_dict(state, strict=strict, assign=assign)
     except RuntimeError as error:
-        raise ValueError(f"The weights {source} do not fit the backbone: {error}") from error
+        raise ValueError(f"The weights do not fit the backbone ({source}): {error}") from error
+
+
+def used_weights(module: nn.Module, tapped: nn.Module) -> dict:
+    """Return the part of the network's state dict that the tapped layers need: no classifier is kept or hashed."""
+    needed = {tensor.data_ptr() for tensor in tapped.state_dict().values()}
+    state = module.state_dict()
+    return {name: tensor.detach().cpu() for name, tensor in state.items() if tensor.data_ptr() in needed}
 
 
 def fingerprint(state: dict) -> str:
@@ -145,7 +185,7 @@ def tap(module: nn.Module, layers: Any) -> nn.Module:
         raise ValueError("layers is empty; use None for the output of the convolutional trunk")
     nodes = [_resolve(module, name) for name in names]
     try:
-        known = get_graph_node_names(module)[1]
+        known = get_graph_node_names(module, suppress_diff_warning=True)[1]
     except Exception as error:  # torch.fx raises its own and arbitrary errors of the traced code
         raise ValueError(
             f"layers={layers!r}: {type(module).__name__} cannot be traced ({error}); give a module whose forward "
@@ -157,7 +197,9 @@ def tap(module: nn.Module, layers: Any) -> nn.Module:
                 f"layers: {name!r} is no layer of {type(module).__name__}; the last ones are "
                 f"{', '.join(known[-12:])}"
             )
-    traced = create_feature_extractor(module, {node: node for node in dict.fromkeys(nodes)})
+    traced = create_feature_extractor(
+        module, {node: node for node in dict.fromkeys(nodes)}, suppress_diff_warning=True
+    )
     return _Ordered(traced, nodes)
 
 
@@ -233,15 +275,10 @@ def _last_conv(module: nn.Module) -> str:
     return node
 
 
-def factory_key(backbone: Any) -> Any:
-    """Return something comparable that stands for the backbone parameter."""
-    return backbone if isinstance(backbone, str) else id(backbone)
-
-
-def backbone_title(backbone: str | nn.Module | Callable) -> str:
-    """Name the backbone for messages and cache keys."""
+def title(backbone: str | nn.Module | Callable) -> str:
+    """Name the backbone, alike in every process: for messages and cache keys."""
     if isinstance(backbone, str):
         return backbone
     if isinstance(backbone, nn.Module):
         return type(backbone).__name__
-    return getattr(backbone, "__qualname__", type(backbone).__name__)
+    return f"{getattr(backbone, '__module__', '')}.{getattr(backbone, '__qualname__', repr(backbone))}"

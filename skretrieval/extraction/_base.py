@@ -210,10 +210,14 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         buckets: OrderedDict[tuple, list] = OrderedDict()
         waiting = 0
         entries = self._read_ahead(images, positions, store)
-        for index, entry in enumerate(tqdm(entries, total=len(images), unit="image", disable=not self.verbose)):
+        for index, entry in enumerate(
+            tqdm(entries, total=len(images), unit="image", disable=not self.verbose)
+        ):
             if isinstance(entry, Exception):
                 failed[int(positions[index])] = str(entry)
-                zeros = [torch.zeros(1, channels, 1, 1, device=self._device()) for channels in self._channels()]
+                zeros = [
+                    torch.zeros(1, channels, 1, 1, device=self._device()) for channels in self._channels()
+                ]
                 yield np.array([index]), self._packed(zeros)
                 continue
             shape = (entry.key is not None and entry.maps is not None, *(a.shape for a in entry.arrays))
@@ -287,7 +291,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         outputs = self._fuse(outputs)
         if store is not None:
             # bfloat16 has no numpy type; float32 holds it exactly
-            hosts = [(maps.float() if maps.dtype == torch.bfloat16 else maps).cpu().numpy() for maps in outputs]
+            hosts = [
+                (maps.float() if maps.dtype == torch.bfloat16 else maps).cpu().numpy() for maps in outputs
+            ]
             for place, entry in enumerate(entries):
                 store(entry.key, [host[place] for host in hosts])
         return indices, self._packed(outputs)
@@ -307,7 +313,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             for layer in maps:
                 if not isinstance(layer, torch.Tensor) or layer.ndim != 4:
                     shape = tuple(layer.shape) if isinstance(layer, torch.Tensor) else type(layer).__name__
-                    raise ValueError(f"The network must return maps of shape (N, C, H, W), got {shape}; set `layers`")
+                    raise ValueError(
+                        f"The network must return maps of shape (N, C, H, W), got {shape}; set `layers`"
+                    )
             outputs.append([layer.contiguous() for layer in maps])
         return outputs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -151,74 +152,82 @@ class ConvFeatureExtractor(BaseExtractor):
         self.random_state = random_state
         self.verbose = verbose
 
-    # The weights live in the built network; a pickle carries them only when asked to.
     def _fit_network(self, images: list) -> None:
-        self.__dict__.pop("_state", None)
-        self.__dict__.pop("fingerprint_", None)
+        self._forget_weights()
         self._network()
 
     def _network_key(self) -> tuple:
-        layers = None if self.layers is None else (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
-        return (*self._source_key(), layers, self.dtype, str(self._device()))
+        own = id(self.backbone) if isinstance(self.backbone, nn.Module) else None
+        return (*self._source(), own, self.dtype, str(self._device()))
 
-    def _source_key(self) -> tuple:
+    def _source(self) -> tuple:
+        """Name where the weights come from; comparable between processes."""
         weights = None if self.weights is None else os.fspath(self.weights)
-        backbone = self.backbone if isinstance(self.backbone, str) else id(self.backbone)
-        return backbone, weights
+        layers = None if self.layers is None else tuple(np.atleast_1d(self.layers).tolist())
+        return backbones.title(self.backbone), weights, layers
+
+    def _forget_weights(self) -> None:
+        for name in ("_state", "_state_source", "fingerprint_"):
+            self.__dict__.pop(name, None)
 
     def _build(self) -> Bunch:
+        """Build the network from the stored weights, else from their source; check that they are the same."""
         backbones.check_backbone(self.backbone)
-        stored = self.__dict__.get("_state")
-        if stored is not None and self.__dict__.get("_state_key") not in (None, self._source_key()):
-            stored = None  # set_params has chosen another network since
-            self.__dict__.pop("fingerprint_", None)
-        module = copy.deepcopy(backbones.build_module(self.backbone, self._seed()))
-        state = stored if stored is not None else self._source_state()
-        if state is not None:
-            backbones.load_state_dict(module, state, self._source_title())
-        found = backbones.fingerprint(module.state_dict())
-        known = self.__dict__.get("fingerprint_", found)
-        if known != found and self.__dict__.get("_state_key") in (None, self._source_key()):
+        own = isinstance(self.backbone, nn.Module)  # brings its weights along, and so needs none stored
+        if own or self.__dict__.get("_state_source") != self._source():
+            self._forget_weights()
+        if own:
+            module = copy.deepcopy(self.backbone)
+            if self._weights_path() is not None:
+                backbones.load_state_dict(module, backbones.read_state_dict(self.weights), self._title())
+        elif "_state" in self.__dict__:
+            module = backbones.build_module(self.backbone, None, self._state, "as stored", strict=False)
+        else:
+            module = backbones.build_module(self.backbone, self._seed(), self._source_state(), self._title())
+        tapped = backbones.tap(module.eval(), self.layers).eval().requires_grad_(False)
+        used = backbones.used_weights(module, tapped)
+        found = backbones.fingerprint(used)
+        if self.__dict__.get("fingerprint_", found) != found:
             raise ValueError(
-                f"The weights of {self._source_title()} are not those that this extractor was fitted with "
-                f"(fingerprint {found}, expected {known}). It was stored with store_weights=False."
+                f"The weights of {self._title()} are no longer those that this extractor was fitted with "
+                f"(fingerprint {found}, expected {self.fingerprint_}). It was saved with store_weights=False."
             )
         self.fingerprint_ = found
-        if self.store_weights:
-            self._state = {name: value.detach().cpu() for name, value in module.state_dict().items()}
-        self._state_key = self._source_key()
+        self._state_source = self._source()
+        if self.store_weights and not own:
+            self._state = used
         mean, std = backbones.normalisation(self.backbone, self.weights)
         device, dtype = self._device(), _DTYPES[self.dtype]
-        tapped = backbones.tap(module.eval(), self.layers).eval().requires_grad_(False)
+        if own or self.store_weights:
+            tapped = copy.deepcopy(tapped)  # the stored weights keep their type and device
         tapped = tapped.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std)
 
     def _seed(self) -> int | None:
-        if self.random_state is None or isinstance(self.random_state, int | np.integer):
+        if self.random_state is None or isinstance(self.random_state, Integral):
             return None if self.random_state is None else int(self.random_state)
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
-    def _source_state(self) -> dict | None:
-        if self.weights is None:
-            return None
-        if self.weights == "DEFAULT":
-            if not isinstance(self.backbone, str):
-                return None  # a module or factory brings its own
-            return backbones.default_state_dict(self.backbone, progress=bool(self.verbose))
-        return backbones.read_state_dict(self.weights)
+    def _weights_path(self) -> str | None:
+        return None if self.weights is None or self.weights == "DEFAULT" else os.fspath(self.weights)
 
-    def _source_title(self) -> str:
-        return f"backbone={backbones.backbone_title(self.backbone)}, weights={self.weights!r}"
+    def _source_state(self) -> dict | None:
+        if self._weights_path() is not None:
+            return backbones.read_state_dict(self.weights)
+        if self.weights == "DEFAULT" and isinstance(self.backbone, str):
+            return backbones.default_state_dict(self.backbone, progress=bool(self.verbose))
+        return None  # random, or what the factory brings
+
+    def _title(self) -> str:
+        return f"backbone={backbones.title(self.backbone)!r}, weights={self.weights!r}"
 
     def _identity(self) -> str:
         self._network()
         layers = "trunk" if self.layers is None else "+".join(np.atleast_1d(self.layers))
-        return f"{backbones.backbone_title(self.backbone)}-{self.fingerprint_}-{layers}-{self.dtype}"
+        return f"{backbones.title(self.backbone)}-{self.fingerprint_}-{layers}-{self.dtype}"
 
     def __getstate__(self):
         state = super().__getstate__()
         if not self.store_weights:
             state.pop("_state", None)
-        if isinstance(state.get("_state_key"), tuple) and not isinstance(self.backbone, str):
-            state["_state_key"] = None  # an id means nothing in another process
         return state
