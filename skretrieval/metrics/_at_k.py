@@ -1,0 +1,144 @@
+"""Precision and recall of the first k results."""
+
+from numbers import Integral
+
+import numpy as np
+
+from ._rankings import check_queries, is_one_query, mean_over_queries, positive_ranks
+
+PRECISION_MODES = ("standard", "revisitop")
+RECALL_MODES = ("fraction", "any")
+
+
+def precision_at_k(ranking, positives, k, junk=(), mode="standard"):
+    """Share of positives among the first k results.
+
+    Parameters
+    ----------
+    ranking : sequence of int or of str; or sequence of n_queries such sequences
+        Ids of the gallery images, best first, each at most once: of one query, or of each of several.
+    positives : collection of int or of str; or sequence of n_queries such collections
+        Ids of all gallery images that show the object of the query.
+    k : int
+        Number of results looked at, after junk is removed.
+    junk : collection of int or of str; or sequence of n_queries such collections, default=()
+        Ids that are skipped as if they were not in the gallery.
+    mode : {"standard", "revisitop"}, default="standard"
+        - "standard": positives among the first k, divided by k, even if less than k images are ranked.
+        - "revisitop": divided by ``min(k, rank of the last positive found)`` instead, which is what the
+          evaluation program of revisited Oxford and Paris reports as mP@k: a query with fewer than k
+          positives can still reach 1. A query of which no positive was found scores 0.
+
+    Returns
+    -------
+    score : float
+        Of one query: NaN if it has no positives. Of several: the mean over those that have positives, and NaN
+        with an UndefinedMetricWarning if none has.
+
+    Raises
+    ------
+    ValueError
+        If k < 1, if an id is ranked twice or is both positive and junk, or if the mode is unknown.
+    TypeError
+        If ids are neither integers nor strings, or not of one kind.
+
+    Notes
+    -----
+    Precisions at k in the literature on revisited Oxford and Paris are not always of the kind that their text
+    defines: published values of P@5 that are no multiples of 1 / (5 n_queries) are of the second kind.
+
+    References
+    ----------
+    .. [1] Radenovic, F. et al. (2018). Revisiting Oxford and Paris: large-scale image retrieval benchmarking.
+       CVPR.
+
+    Examples
+    --------
+    >>> from skretrieval.metrics import precision_at_k
+    >>> precision_at_k([7, 3, 9, 1], positives=[7, 9], k=4)
+    0.5
+    >>> precision_at_k([7, 3, 9, 1], positives=[7, 9], k=4, mode="revisitop")
+    0.666...
+    >>> precision_at_k([[7, 3], [3, 7]], positives=[[7], [7]], k=1)
+    0.5
+    """
+    _check_mode(mode, PRECISION_MODES)
+    return _over_queries(_precision, ranking, positives, k, junk, mode)
+
+
+def recall_at_k(ranking, positives, k, junk=(), mode="fraction"):
+    """Share of the positives that are among the first k results.
+
+    Parameters
+    ----------
+    ranking : sequence of int or of str; or sequence of n_queries such sequences
+        Ids of the gallery images, best first, each at most once: of one query, or of each of several.
+    positives : collection of int or of str; or sequence of n_queries such collections
+        Ids of all gallery images that show the object of the query.
+    k : int
+        Number of results looked at, after junk is removed.
+    junk : collection of int or of str; or sequence of n_queries such collections, default=()
+        Ids that are skipped as if they were not in the gallery.
+    mode : {"fraction", "any"}, default="fraction"
+        - "fraction": positives among the first k, divided by the number of positives that exist. - "any": 1
+        if there is a positive among the first k, else 0, which is called Recall@k in work on metric
+          learning and place recognition.
+
+    Returns
+    -------
+    score : float
+        Of one query: NaN if it has no positives. Of several: the mean over those that have positives, and NaN
+        with an UndefinedMetricWarning if none has.
+
+    Raises
+    ------
+    ValueError
+        If k < 1, if an id is ranked twice or is both positive and junk, or if the mode is unknown.
+    TypeError
+        If ids are neither integers nor strings, or not of one kind.
+
+    Examples
+    --------
+    >>> from skretrieval.metrics import recall_at_k
+    >>> recall_at_k([7, 3, 9, 1], positives=[7, 9], k=2)
+    0.5
+    >>> recall_at_k([7, 3, 9, 1], positives=[7, 9], k=2, mode="any")
+    1.0
+    """
+    _check_mode(mode, RECALL_MODES)
+    return _over_queries(_recall, ranking, positives, k, junk, mode)
+
+
+def _precision(ranks, n_positives, k, mode):
+    if n_positives == 0:
+        return np.nan
+    if mode == "revisitop":
+        if len(ranks) == 0:
+            return 0.0
+        k = min(k, ranks[-1] + 1)
+    return float(np.count_nonzero(ranks < k) / k)
+
+
+def _recall(ranks, n_positives, k, mode):
+    if n_positives == 0:
+        return np.nan
+    hits = np.count_nonzero(ranks < k)
+    return float(hits > 0) if mode == "any" else float(hits / n_positives)
+
+
+def _over_queries(score, ranking, positives, k, junk, mode):
+    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k must be an integer of at least 1, got {k!r}.")
+    if is_one_query(ranking):
+        return score(*positive_ranks(ranking, positives, junk), k, mode)
+    return mean_over_queries(
+        [
+            score(*positive_ranks(*one, query=query), k, mode)
+            for query, one in enumerate(check_queries(ranking, positives, junk))
+        ]
+    )
+
+
+def _check_mode(mode, modes):
+    if mode not in modes:
+        raise ValueError(f"mode must be one of {', '.join(map(repr, modes))}, got {mode!r}.")
