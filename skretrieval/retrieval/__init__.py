@@ -1,1 +1,6 @@
-"""retrieval."""
+"""Descriptors to ranked neighbours: search and query expansion."""
+
+from ._expansion import QueryExpansion
+from ._neighbors import NearestNeighborsRetriever
+
+__all__ = ["NearestNeighborsRetriever", "QueryExpansion"]

@@ -1,0 +1,204 @@
+"""Descriptors and region sets in one form: stacked rows plus the offsets of the items they belong to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from .._linalg import l2_normalize
+
+
+def ragged_arange(starts, counts):
+    """Concatenate ``arange(start, start + count)`` for every pair of ``starts`` and ``counts``.
+
+    Parameters
+    ----------
+    starts, counts : ndarray of shape (n,)
+        First value and length of each run.
+
+    Returns
+    -------
+    ndarray of shape (counts.sum(),)
+    """
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+
+
+def unit_rows(rows):
+    """Scale every row to unit Euclidean length; a zero row stays zero (spec 0.3: no epsilon).
+
+    Works in float64 on blocks of rows, so that a row gets the same bits wherever it stands.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        Float32 or float64; never written to.
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+        New array of the same dtype.
+    """
+    out = np.empty(rows.shape, dtype=rows.dtype)
+    step = max(1, 2**20 // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        out[start : start + step] = l2_normalize(rows[start : start + step].astype(np.float64))
+    return out
+
+
+@dataclass(frozen=True)
+class DescriptorSet:
+    """One or several descriptor rows per item (image).
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_rows, d)
+        Rows of all items, item after item.
+    offsets : ndarray of shape (n_items + 1,) or None
+        Rows ``offsets[i]:offsets[i + 1]`` belong to item i; None when every item has exactly one row.
+    """
+
+    rows: np.ndarray
+    offsets: np.ndarray | None = None
+
+    @property
+    def n_items(self):
+        """Number of items."""
+        return len(self.rows) if self.offsets is None else len(self.offsets) - 1
+
+    @property
+    def starts(self):
+        """First row of every item, shape (n_items,)."""
+        return np.arange(len(self.rows)) if self.offsets is None else self.offsets[:-1]
+
+    @property
+    def counts(self):
+        """Number of rows of every item, shape (n_items,)."""
+        return np.ones(len(self.rows), dtype=np.intp) if self.offsets is None else np.diff(self.offsets)
+
+    def row_range(self, start, stop):
+        """Row limits of the items ``start:stop``."""
+        return (start, stop) if self.offsets is None else (int(self.offsets[start]), int(self.offsets[stop]))
+
+    def slice(self, start, stop):
+        """Items ``start:stop`` as views."""
+        low, high = self.row_range(start, stop)
+        offsets = None if self.offsets is None else self.offsets[start : stop + 1] - low
+        return DescriptorSet(self.rows[low:high], offsets)
+
+    def take(self, items):
+        """Copy the given items, in the given order."""
+        if self.offsets is None:
+            return DescriptorSet(self.rows[items])
+        counts = self.counts[items]
+        rows = self.rows[ragged_arange(self.starts[items], counts)]
+        return DescriptorSet(rows, np.concatenate([[0], np.cumsum(counts)]))
+
+    def append(self, other):
+        """Items of ``self`` followed by those of ``other``, in the dtype of ``self``."""
+        rows = np.concatenate([self.rows, other.rows.astype(self.rows.dtype, copy=False)])
+        if self.offsets is None and other.offsets is None:
+            return DescriptorSet(rows)
+        counts = np.concatenate([self.counts, other.counts])
+        return DescriptorSet(rows, np.concatenate([[0], np.cumsum(counts)]))
+
+    def blocks(self, max_rows):
+        """Yield ``(start, stop)`` item ranges of at most ``max_rows`` rows, but at least one item."""
+        start, n_items = 0, self.n_items
+        while start < n_items:
+            if self.offsets is None:
+                stop = min(start + max_rows, n_items)
+            else:
+                stop = int(np.searchsorted(self.offsets, self.offsets[start] + max_rows, side="right")) - 1
+                stop = min(max(stop, start + 1), n_items)
+            yield start, stop
+            start = stop
+
+
+def is_region_sets(X):
+    """Whether X is a sequence of 2-D arrays, one per image, and not itself a 2-D table."""
+    if isinstance(X, np.ndarray):
+        if X.dtype != object or X.ndim != 1:
+            return False
+    elif not isinstance(X, list | tuple):
+        return False
+    return len(X) > 0 and (np.ndim(X[0]) == 2 or any(getattr(item, "ndim", 0) == 2 for item in X))
+
+
+def check_descriptors(estimator, X, *, reset, dtype=None):
+    """Validate descriptors or region sets and stack them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set (``reset=True``) or compared.
+    X : array-like of shape (n, d) or sequence of n arrays of shape (M_i, d)
+        Descriptors, or the region descriptors of each image.
+    reset : bool
+        True in ``fit``.
+    dtype : dtype, default=None
+        Type of the rows; None keeps float32 and float64 and turns everything else into float64.
+
+    Returns
+    -------
+    DescriptorSet
+
+    Raises
+    ------
+    ValueError
+        For an empty X, an item without regions, a wrong rank or number of features, NaN or infinity; the
+        message names the item.
+    """
+    offsets = None
+    if isinstance(X, list | tuple) and len(X) == 0:
+        raise ValueError("X is empty: found 0 descriptors while a minimum of 1 is required.")
+    if is_region_sets(X):
+        X, offsets = _stack_regions(estimator, X, reset)
+    rows = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        accept_sparse=False,
+        dtype=[np.float64, np.float32] if dtype is None else dtype,
+        order="C",
+        ensure_all_finite=False,
+    )
+    _check_finite(rows, offsets)
+    return DescriptorSet(rows, offsets)
+
+
+def _stack_regions(estimator, X, reset):
+    """Stack region sets after checking the rank, the number of regions and of features of each item."""
+    items = [np.asarray(item) for item in X]
+    for i, item in enumerate(items):
+        if item.ndim != 2:
+            raise ValueError(f"Item {i}: expected 2 dimensions (regions, features), got {item.ndim}.")
+        if len(item) == 0:
+            raise ValueError(f"Item {i} has 0 regions; every image needs at least 1.")
+    expected = items[0].shape[1] if reset else estimator.n_features_in_
+    wrong = next((i for i, item in enumerate(items) if item.shape[1] != expected), None)
+    if wrong is not None:
+        found = items[wrong].shape[1]
+        asked = "item 0 has" if reset else f"{type(estimator).__name__} is expecting"
+        raise ValueError(f"Item {wrong} has {found} features, but {asked} {expected} features.")
+    offsets = np.concatenate([[0], np.cumsum([len(item) for item in items])])
+    return np.concatenate(items), offsets
+
+
+def _check_finite(rows, offsets):
+    """Raise a ValueError that names the first item with a NaN or an infinity."""
+    # The sum is one fast pass without a temporary array; it may overflow, so it only triggers the search.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(rows.sum(dtype=np.float64)):
+            return
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad) == 0:
+        return
+    row = int(bad[0])
+    kind = "NaN" if np.isnan(rows[row]).any() else "infinity (inf)"
+    if offsets is None:
+        where = f"item {row}"
+    else:
+        item = int(np.searchsorted(offsets, row, side="right")) - 1
+        where = f"item {item}, region {row - int(offsets[item])}"
+    raise ValueError(f"X contains {kind} in {where} ({len(bad)} row(s) with NaN or infinity in all).")

@@ -1,0 +1,142 @@
+"""Exact nearest neighbours by blocked matrix products.
+
+The block product finds the *candidates*: every item whose coarse score is so close to the k-th best that
+rounding could have hidden it. Their exact scores (see ``_scores``) decide the order, equal scores in the order
+of the gallery. So the ranking is the one of a plain float64 loop over all pairs and independent of the block
+sizes, at the cost of one float32 matrix product.
+
+Rankings of a large part of the gallery come from a float64 product instead, where only items that rounding
+could have swapped are decided by their exact scores: the same order again, with distances that may differ in
+their last bit.
+"""
+
+import numpy as np
+
+from ._scores import SCORERS
+
+# A ranking of this share of the gallery or more is cheaper from a full float64 block than from candidates.
+_FULL_SHARE = 8
+
+
+def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=8192, query_block_size=1024):
+    """Find the nearest gallery items of every query.
+
+    Parameters
+    ----------
+    queries, gallery : DescriptorSet
+        Rows as the metric wants them (unit rows for "cosine"), of the same dtype and number of features.
+        The score of two items with several rows is that of their best pair of rows.
+    n_neighbors : int
+        Between 1 and the number of gallery items.
+    metric : {"cosine", "euclidean", "manhattan"}, default="cosine"
+        Distance: 1 - cosine, L2 or L1.
+    block_size, query_block_size : int
+        Gallery and query rows that are multiplied at a time; working memory grows with their product. They
+        change the speed, never the neighbours.
+
+    Returns
+    -------
+    distances : ndarray of shape (n_queries, n_neighbors)
+        In the dtype of the gallery, smallest first.
+    indices : ndarray of shape (n_queries, n_neighbors)
+        Gallery items; equal distances in the order of the gallery.
+    """
+    distances = np.empty((queries.n_items, n_neighbors), dtype=gallery.rows.dtype)
+    indices = np.empty((queries.n_items, n_neighbors), dtype=np.intp)
+    full = _FULL_SHARE * n_neighbors >= gallery.n_items
+    if full:
+        query_block_size = max(1, min(query_block_size, block_size * query_block_size // len(gallery.rows)))
+    for start, stop in queries.blocks(query_block_size):
+        scorer = SCORERS[metric](queries.slice(start, stop), gallery)
+        rank = _rank_all if full else _top_k
+        scores, indices[start:stop] = rank(scorer, n_neighbors, block_size)
+        distances[start:stop] = scorer.distance(scores)
+    return distances, indices
+
+
+def _top_k(scorer, k, block_size):
+    """Best k of every query, in exact order: ``(scores, indices)``, each of shape (n_queries, k)."""
+    n_queries, n_items = scorer.queries.n_items, scorer.gallery.n_items
+    values = index = kth = None
+    for start, stop in scorer.gallery.blocks(block_size):
+        scores = scorer.coarse(start, stop)
+        if kth is None:
+            kth = _kth_best(scores, k)
+        # flatnonzero of a flat mask is several times faster than nonzero of a 2-D one.
+        flat = np.flatnonzero(scores >= _lowest(scorer, kth)[:, None])
+        if len(flat) == 0:
+            continue
+        row, column = np.divmod(flat, stop - start)
+        new_values, new_index = _pack(row, scores.ravel()[flat], column + start, n_queries, n_items)
+        if values is None:
+            values, index = new_values, new_index
+            continue
+        values = np.concatenate([values, new_values], axis=1)
+        index = np.concatenate([index, new_index], axis=1)
+        kth = _kth_best(values, k)
+        row, column = np.nonzero((values >= _lowest(scorer, kth)[:, None]) & (index < n_items))
+        values, index = _pack(row, values[row, column], index[row, column], n_queries, n_items)
+        if values.shape[1] > max(4 * k, 4096):
+            # So many near ties that the bound cannot part them: decide exactly, or memory would grow.
+            exact, index = _order(scorer, index, k)
+            values = exact.astype(values.dtype)
+    return _order(scorer, index, k)
+
+
+def _kth_best(values, k):
+    """Return the k-th best coarse score of every query so far; -inf while there are fewer than k."""
+    width = values.shape[1]
+    if width < k:
+        return np.full(len(values), -np.inf, dtype=values.dtype)
+    return np.partition(values, width - k, axis=1)[:, width - k]
+
+
+def _lowest(scorer, kth):
+    """Coarse score that an item must reach to be among the best k, with room for rounding."""
+    lowest = np.asarray(scorer.loosen(kth.astype(np.float64)), dtype=kth.dtype)
+    return np.nextafter(lowest, kth.dtype.type(-np.inf))
+
+
+def _pack(row, values, index, n_rows, n_items):
+    """Left-aligned table of ragged candidates; padding has value -inf and index ``n_items``.
+
+    ``row`` ascends.
+    """
+    counts = np.bincount(row, minlength=n_rows)
+    column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.full((n_rows, counts.max()), -np.inf, dtype=values.dtype)
+    places = np.full(table.shape, n_items, dtype=np.intp)
+    table[row, column] = values
+    places[row, column] = index
+    return table, places
+
+
+def _order(scorer, index, k):
+    """Exact scores of the candidates, sorted by falling score, then by gallery index; the best k."""
+    row, column = np.nonzero(index < scorer.gallery.n_items)
+    exact = np.full(index.shape, -np.inf)
+    exact[row, column] = scorer.pairs(row, index[row, column])
+    order = np.lexsort((index, -exact), axis=1)[:, :k]
+    return np.take_along_axis(exact, order, axis=1), np.take_along_axis(index, order, axis=1)
+
+
+def _rank_all(scorer, k, block_size):
+    """Rank the whole gallery from full float64 blocks; the order is that of ``_top_k``."""
+    n_queries, n_items = scorer.queries.n_items, scorer.gallery.n_items
+    scores = np.empty((n_queries, n_items))
+    for start, stop in scorer.gallery.blocks(block_size):
+        scores[:, start:stop] = scorer.fine(start, stop)
+    error, near = scorer.fine_error()
+    order = np.argsort(-scores, axis=1, kind=None if error.any() else "stable")
+    scores = np.take_along_axis(scores, order, axis=1)
+    # Neighbours in the ranking that rounding may have swapped or torn apart form groups.
+    close = np.zeros((n_queries, n_items + 1), dtype=bool)
+    close[:, 1:-1] = scores[:, :-1] - scores[:, 1:] <= 2 * error
+    if error.any():
+        row, column = np.nonzero(close[:, :-1] | close[:, 1:] | (scores >= near))
+        if len(row):
+            exact, item = scorer.pairs(row, order[row, column]), order[row, column]
+            group = np.cumsum(~close[row, column])
+            best = np.lexsort((item, -exact, group))
+            scores[row, column], order[row, column] = exact[best], item[best]
+    return scores[:, :k], order[:, :k]

@@ -1,0 +1,239 @@
+"""Query expansion: search again with the query moved towards its first results."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.validation import check_is_fitted
+
+from ._base import RetrieverMixin
+from ._descriptors import DescriptorSet, ragged_arange, unit_rows
+
+# Query rows expanded at a time: bounds the memory of their vectors and candidates.
+_QUERY_ROWS = 1024
+
+
+class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
+    """Average and alpha-weighted query expansion around any retriever.
+
+    Each query ``q`` is searched once, replaced by
+
+    ``q' = l2([q] + sum_i max(s_i, 0)**alpha * d_i)``
+
+    over its ``n_expand`` first gallery rows ``d_i`` with similarities ``s_i``, and searched again. All rows and
+    ``q`` have unit length. ``alpha=0`` is average query expansion [1]_, ``alpha=3`` with ``n_expand=50`` the
+    usual alpha-weighted one [2]_. Wrappers nest: the inner one then ranks both times.
+
+    Parameters
+    ----------
+    retriever : estimator
+        :class:`NearestNeighborsRetriever` or a wrapper around one; cloned by ``fit``.
+    n_expand : int, default=10
+        Number of gallery items to add. More than the gallery has means all of it; 0 leaves the queries alone.
+    alpha : float, default=0.0
+        Exponent of the similarities as weights, with ``0**0 = 1``.
+    include_query : bool, default=True
+        Whether the query itself, with weight 1, is in the sum. S004 leaves it out.
+    exclude_self : bool, default=False
+        Whether to leave the query's own gallery item out of the sum, for queries that are gallery items: with
+        ``kneighbors(X=None)`` that is the item itself, otherwise the first item at distance zero from the
+        query, if there is one. By default, as in the papers, the own item counts as a result like any other.
+
+    Attributes
+    ----------
+    retriever_ : estimator
+        The fitted retriever.
+    gallery_, region_offsets_, labels_, n_samples_fit_, n_features_in_, feature_names_in_
+        Those of the index inside, see :class:`NearestNeighborsRetriever`.
+
+    See Also
+    --------
+    NearestNeighborsRetriever : The index itself.
+
+    Notes
+    -----
+    A query whose sum is the zero vector (or has no weight at all) is searched as it is.
+
+    With the metrics "euclidean" and "manhattan" the vectors are not normalised: q' is the weighted mean, and
+    the similarity in the weights is ``1 / (1 + distance)`` (S000 eq. 7).
+
+    Region sets: ``d_i`` is the region that matches the query best (S004 eq. 8), and the expanded query is a
+    single vector. If the query has several regions, ``include_query`` adds the one that matches its first
+    result best.
+
+    ``kneighbors(X=None)`` leaves each item out of its own final ranking. Whether it takes part in its own
+    expansion is up to ``exclude_self``.
+
+    References
+    ----------
+    .. [1] O. Chum, J. Philbin, J. Sivic, M. Isard, A. Zisserman, "Total recall: automatic query expansion with
+           a generative feature model for object retrieval", ICCV 2007.
+    .. [2] F. Radenovic, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human annotation",
+           TPAMI 2019.
+
+    Examples
+    --------
+    >>> from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
+    >>> gallery = [[10.0, 2.0], [10.0, 4.0], [10.0, 6.0], [10.0, -3.0]]
+    >>> plain = NearestNeighborsRetriever().fit(gallery)
+    >>> plain.predict([[10.0, 1.0]])
+    array([[0, 1, 3, 2]])
+    >>> QueryExpansion(plain, n_expand=2).fit(gallery).predict([[10.0, 1.0]])
+    array([[0, 1, 2, 3]])
+    """
+
+    _parameter_constraints: dict = {
+        "retriever": [HasMethods(["fit", "kneighbors"])],
+        "n_expand": [Interval(Integral, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "include_query": ["boolean"],
+        "exclude_self": ["boolean"],
+    }
+
+    def __init__(self, retriever, n_expand=10, *, alpha=0.0, include_query=True, exclude_self=False):
+        self.retriever = retriever
+        self.n_expand = n_expand
+        self.alpha = alpha
+        self.include_query = include_query
+        self.exclude_self = exclude_self
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Index a gallery with a clone of ``retriever``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+            Gallery descriptors or region sets.
+        y : array-like of shape (n_samples,), default=None
+            Labels of the items; only ``score`` uses them.
+
+        Returns
+        -------
+        self : object
+            The fitted retriever.
+        """
+        self.retriever_ = self._clone().fit(X, y)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(self, X, y=None):
+        """Append items to the gallery; the first call is a ``fit``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+            Descriptors or region sets to append.
+        y : array-like of shape (n_samples,), default=None
+            Their labels, if and only if the gallery has labels.
+
+        Returns
+        -------
+        self : object
+            The retriever with the larger gallery.
+        """
+        if not hasattr(self, "retriever_"):
+            return self.fit(X, y)
+        self.retriever_.partial_fit(X, y)
+        return self
+
+    def remove(self, indices):
+        """Delete items from the gallery; the remaining ones close up and keep their order.
+
+        Parameters
+        ----------
+        indices : int or array-like of int
+            Gallery items; repetitions count once.
+
+        Returns
+        -------
+        self : object
+            The retriever with the smaller gallery.
+        """
+        check_is_fitted(self)
+        self.retriever_.remove(indices)
+        return self
+
+    def _clone(self):
+        if not isinstance(self.retriever, RetrieverMixin):
+            raise TypeError(
+                "retriever must be a NearestNeighborsRetriever or a wrapper around one, got "
+                f"{type(self.retriever).__name__}."
+            )
+        return clone(self.retriever)
+
+    gallery_ = property(lambda self: self.retriever_.gallery_, doc="Rows as searched.")
+    region_offsets_ = property(lambda self: self.retriever_.region_offsets_, doc="First row of each item.")
+    labels_ = property(lambda self: self.retriever_.labels_, doc="Labels of the gallery items, or None.")
+    metric_ = property(lambda self: self.retriever_.metric_, doc="Metric of the index.")
+    n_samples_fit_ = property(lambda self: self.retriever_.n_samples_fit_, doc="Number of gallery items.")
+    n_features_in_ = property(lambda self: self.retriever_.n_features_in_, doc="Number of features.")
+    feature_names_in_ = property(lambda self: self.retriever_.feature_names_in_, doc="Feature names.")
+
+    @property
+    def _index(self):
+        return self.retriever_._index
+
+    @property
+    def _uses_own(self):
+        return self.exclude_self or self.retriever_._uses_own
+
+    def _search(self, queries, n_neighbors, own=None):
+        found = []
+        for start, stop in queries.blocks(_QUERY_ROWS):
+            part, part_own = queries.slice(start, stop), None if own is None else own[start:stop]
+            found.append(self.retriever_._search(self._expand(part, part_own), n_neighbors, part_own))
+        distances, indices = zip(*found)
+        return np.concatenate(distances), np.concatenate(indices)
+
+    def _expand(self, queries, own):
+        """Return expanded queries: one row each, or the regions of the query where there is nothing to add."""
+        if self.n_expand == 0:
+            return queries
+        k = min(self.n_expand + (self.exclude_self and own is not None), self.n_samples_fit_)
+        distances, indices = self.retriever_._search(queries, k, own)
+        weights = self._weights(distances, indices, own)
+        query_rows, gallery_rows = self._index._best_rows(queries, indices)
+        query_vectors = queries.rows[query_rows[:, 0]]
+        gallery = self.gallery_
+        expanded = np.empty(query_vectors.shape)
+        step = max(1, 2**22 // (k * gallery.shape[1]))
+        for start in range(0, len(expanded), step):
+            part = slice(start, start + step)
+            rows = gallery[gallery_rows[part]].astype(np.float64)
+            expanded[part] = np.einsum("qk,qkd->qd", weights[part], rows, optimize=False)
+        if self.include_query:
+            expanded += query_vectors
+        if self.metric_ == "cosine":
+            expanded = unit_rows(expanded)
+            unchanged = ~expanded.any(axis=1)
+        else:
+            total = weights.sum(axis=1) + self.include_query
+            unchanged = total == 0
+            expanded /= np.where(unchanged, 1.0, total)[:, None]
+        return _replace(queries, expanded.astype(queries.rows.dtype), unchanged)
+
+    def _weights(self, distances, indices, own):
+        """Weight of each result in the sum, shape (n_queries, k)."""
+        distances = distances.astype(np.float64)
+        similarity = 1.0 - distances if self.metric_ == "cosine" else 1.0 / (1.0 + distances)
+        weights = np.maximum(similarity, 0.0) ** self.alpha
+        if self.exclude_self and own is not None:
+            is_own = indices == own[:, None]
+            weights[is_own] = 0.0
+            if indices.shape[1] > self.n_expand:
+                weights[~is_own.any(axis=1), -1] = 0.0  # one result was fetched to make up for the own item
+        return weights
+
+
+def _replace(queries, expanded, unchanged):
+    """Set of the expanded rows, with the rows of the original query where ``unchanged``."""
+    if not unchanged.any():
+        return DescriptorSet(expanded)
+    if queries.offsets is None:
+        return DescriptorSet(np.where(unchanged[:, None], queries.rows, expanded))
+    counts = np.where(unchanged, queries.counts, 1)
+    starts = np.where(unchanged, len(expanded) + queries.starts, np.arange(len(expanded)))
+    rows = np.concatenate([expanded, queries.rows])[ragged_arange(starts, counts)]
+    return DescriptorSet(rows, np.concatenate([[0], np.cumsum(counts)]))

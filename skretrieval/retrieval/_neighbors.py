@@ -1,0 +1,239 @@
+"""Exact search of the nearest gallery items."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from ._base import RetrieverMixin, check_items
+from ._descriptors import DescriptorSet, check_descriptors, unit_rows
+from ._exact import search
+from ._scores import SCORERS
+
+
+class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
+    """Rank a gallery of descriptors by their distance to a query.
+
+    The last step of a retrieval pipeline: ``fit`` indexes the gallery, ``predict`` ranks it for each query,
+    ``score`` is the mAP of these rankings by label. The search is exact: the result is that of comparing each
+    query with each item in float64, whatever the block sizes, and equally distant items stand in the order of
+    the gallery.
+
+    X may also be a list of region sets, an array (M_i, d) per image. Two images are then as near as their
+    nearest pair of regions [1]_; queries with one descriptor and galleries with regions mix freely.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=100
+        Number of items that ``predict``, ``transform`` and ``kneighbors`` return. More than the gallery has is
+        an error when they are called, with one exception: the default of 100 is cut to the size of a smaller
+        gallery.
+    metric : {"cosine", "euclidean", "manhattan"}, default="cosine"
+        Distance: one minus the cosine (a zero vector has cosine 0 with everything), L2, or L1.
+    engine : {"exact"}, default="exact"
+        How to search.
+    engine_params : dict, default=None
+        For the exact engine: ``block_size`` (default 8192) gallery rows are compared with
+        ``query_block_size`` (default 1024) query rows at a time. They bound the working memory (about 30 bytes
+        times their product) and change nothing in the result.
+
+    Attributes
+    ----------
+    gallery_ : ndarray of shape (n_rows, n_features_in_)
+        The rows as searched: float32 or float64 as given; for the cosine, of unit length (or zero). With
+        region sets, the regions of all items one after the other. For the other metrics it may share memory
+        with the X of ``fit``.
+    region_offsets_ : ndarray of shape (n_samples_fit_ + 1,) or None
+        Rows ``region_offsets_[i]:region_offsets_[i + 1]`` are the regions of item i; None without region sets.
+    labels_ : ndarray of shape (n_samples_fit_,) or None
+        Labels of the gallery items, if ``fit`` was given any.
+    metric_ : str
+        Metric of the index. A change of ``metric`` takes effect at the next ``fit``.
+    n_samples_fit_ : int
+        Number of gallery items.
+    n_features_in_ : int
+        Number of features of a descriptor.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features; only when X had string column names.
+
+    See Also
+    --------
+    QueryExpansion : Search again with the query moved towards its first results.
+
+    Notes
+    -----
+    Queries are converted to the dtype of the gallery, and so are rows that ``partial_fit`` appends.
+
+    References
+    ----------
+    .. [1] J. Jeong et al., regional second-order pooling, eq. 7.
+
+    Examples
+    --------
+    >>> from skretrieval.retrieval import NearestNeighborsRetriever
+    >>> gallery = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    >>> retriever = NearestNeighborsRetriever().fit(gallery, ["tower", "bridge", "tower"])
+    >>> retriever.predict([[2.0, 1.0]])
+    array([[2, 0, 1]])
+    >>> retriever.score([[2.0, 1.0]], ["tower"])
+    1.0
+    """
+
+    _parameter_constraints: dict = {
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "metric": [StrOptions(set(SCORERS))],
+        "engine": [StrOptions({"exact"})],
+        "engine_params": [dict, None],
+    }
+
+    def __init__(self, n_neighbors=100, *, metric="cosine", engine="exact", engine_params=None):
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.engine = engine
+        self.engine_params = engine_params
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Index a gallery.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+            Gallery descriptors or region sets.
+        y : array-like of shape (n_samples,), default=None
+            Labels of the items; only ``score`` uses them.
+
+        Returns
+        -------
+        self : object
+            The fitted retriever.
+        """
+        self._engine_params()
+        descriptors = check_descriptors(self, X, reset=True)
+        labels = self._check_labels(y, descriptors)
+        self.metric_ = self.metric
+        self._store(self._prepare(descriptors), labels)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """Append items to the gallery; the first call is a ``fit``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+            Descriptors or region sets to append.
+        y : array-like of shape (n_samples,), default=None
+            Their labels, if and only if the gallery has labels.
+
+        Returns
+        -------
+        self : object
+            The retriever with the larger gallery.
+        """
+        if not hasattr(self, "gallery_"):
+            return self.fit(X, y)
+        if (y is None) != (self.labels_ is None):
+            have, got = ("labels", "none") if y is None else ("no labels", "some")
+            raise ValueError(
+                f"The gallery has {have}, but partial_fit was given {got}: y must be consistent."
+            )
+        added = self._check_queries(X)
+        labels = self._check_labels(y, added)
+        if labels is not None:
+            labels = np.concatenate([self.labels_, labels])
+        self._store(self._gallery.append(added), labels)
+        return self
+
+    def remove(self, indices):
+        """Delete items from the gallery; the remaining ones close up and keep their order.
+
+        Parameters
+        ----------
+        indices : int or array-like of int
+            Gallery items; repetitions count once.
+
+        Returns
+        -------
+        self : object
+            The retriever with the smaller gallery.
+
+        Raises
+        ------
+        IndexError
+            If an index is negative or not below the number of items.
+        ValueError
+            If the indices are not integers, or no item would be left.
+        """
+        check_is_fitted(self)
+        indices = check_items(indices, self.n_samples_fit_)
+        keep = np.delete(np.arange(self.n_samples_fit_), indices.ravel())
+        if len(keep) == 0:
+            raise ValueError(f"Cannot remove all {self.n_samples_fit_} items: the gallery would be empty.")
+        self._store(self._gallery.take(keep), None if self.labels_ is None else self.labels_[keep])
+        return self
+
+    def _store(self, gallery, labels):
+        self.gallery_, self.region_offsets_ = gallery.rows, gallery.offsets
+        self.labels_ = labels
+        self.n_samples_fit_ = gallery.n_items
+
+    def _prepare(self, descriptors):
+        """Rows as the metric wants them."""
+        if self.metric_ != "cosine":
+            return descriptors
+        return DescriptorSet(unit_rows(descriptors.rows), descriptors.offsets)
+
+    @staticmethod
+    def _check_labels(y, descriptors):
+        if y is None:
+            return None
+        labels = column_or_1d(y)
+        check_consistent_length(np.empty(descriptors.n_items), labels)
+        return labels
+
+    def _engine_params(self):
+        """Block sizes, checked."""
+        params = dict(self.engine_params or {})
+        known = ("block_size", "query_block_size")
+        unknown = sorted(set(params) - set(known), key=str)
+        if unknown:
+            raise ValueError(f"Unknown engine_params {unknown} for engine 'exact'; it knows {list(known)}.")
+        for name, value in params.items():
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"engine_params[{name!r}] must be an integer of at least 1, got {value!r}.")
+        return params
+
+    # What the mixin and the wrappers build on.
+
+    _uses_own = False
+
+    @property
+    def _index(self):
+        return self
+
+    @property
+    def _gallery(self):
+        return DescriptorSet(self.gallery_, self.region_offsets_)
+
+    def _check_queries(self, X):
+        return self._prepare(check_descriptors(self, X, reset=False, dtype=self.gallery_.dtype))
+
+    def _search(self, queries, n_neighbors, own=None):
+        params = self._engine_params()
+        return search(queries, self._gallery, n_neighbors, metric=self.metric_, **params)
+
+    def _own_items(self, queries):
+        """First gallery item at distance zero from each query, -1 where there is none."""
+        distances, indices = self._search(queries, 1)
+        return np.where(distances[:, 0] == 0, indices[:, 0], -1)
+
+    def _best_rows(self, queries, indices):
+        """Query rows and gallery rows of the best region pairs, each of shape (n_queries, k)."""
+        scorer = SCORERS[self.metric_](queries, self._gallery)
+        query = np.repeat(np.arange(queries.n_items), indices.shape[1])
+        query_rows, gallery_rows = scorer.best_rows(query, indices.ravel())
+        return query_rows.reshape(indices.shape), gallery_rows.reshape(indices.shape)

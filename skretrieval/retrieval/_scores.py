@@ -1,0 +1,287 @@
+"""Similarity of descriptors in two precisions: a coarse one that is fast, an exact one that is final.
+
+A scorer holds one block of queries and the gallery. *Scores* are larger for nearer items: the cosine, minus
+the squared Euclidean distance, minus the Manhattan distance. The coarse score comes from one matrix product
+and carries a proven error bound; the exact score of a pair is computed in float64 by a reduction of fixed
+order over that pair alone, so it depends neither on the blocks nor on the position of an item, and equal rows
+get equal scores to the last bit.
+
+For region sets the score of two images is the largest over all pairs of their regions [1]_.
+
+References
+----------
+.. [1] J. Jeong et al., regional second-order pooling, eq. 7.
+"""
+
+import numpy as np
+
+from ._descriptors import ragged_arange
+
+# Rows converted and multiplied at a time in float64: 1 MB, so that the parts stay in the processor's cache.
+_CACHE_ELEMENTS = 2**17
+
+
+def _slack(n_features, dtype):
+    """Relative error bound of a sum of ``n_features`` products in any order of summation.
+
+    Twice the textbook bound ``n u`` (u: half the machine epsilon) plus a few roundings of the operands.
+    """
+    return (n_features + 16) * float(np.finfo(dtype).eps)
+
+
+def _coarse_dtype(n_features, dtype):
+    """Gallery dtype, or float64 where the float32 bound would let too many candidates through."""
+    return np.dtype(np.float64) if _slack(n_features, dtype) > 1e-3 else np.dtype(dtype)
+
+
+def _chunks(sizes, limit):
+    """Yield ``(start, stop)`` over consecutive entries whose ``sizes`` add up to at most ``limit``."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + limit, side="right")))
+        yield start, stop
+        start = stop
+
+
+class Scorer:
+    """Base of the metrics: reduces row scores to image scores and walks over pairs.
+
+    Parameters
+    ----------
+    queries, gallery : DescriptorSet
+        Prepared rows (unit rows for the cosine) of the same dtype.
+    """
+
+    def __init__(self, queries, gallery):
+        self.queries = queries
+        self.gallery = gallery
+        self.query_rows = queries.rows.astype(np.float64)
+
+    def coarse(self, start, stop):
+        """Coarse scores of the gallery items ``start:stop``, shape (n_queries, stop - start)."""
+        return self._block(self._coarse_rows, start, stop)
+
+    def fine(self, start, stop):
+        """Scores of the same block in float64; see ``fine_error`` for how far they may be from exact."""
+        return self._block(self._fine_rows, start, stop)
+
+    def _block(self, function, start, stop):
+        low, high = self.gallery.row_range(start, stop)
+        scores = function(low, high)
+        if self.gallery.offsets is not None:
+            scores = np.maximum.reduceat(scores, self.gallery.offsets[start:stop] - low, axis=1)
+        if self.queries.offsets is not None:
+            scores = np.maximum.reduceat(scores, self.queries.offsets[:-1], axis=0)
+        return scores
+
+    def fine_error(self):
+        """``(error, near)``: bound of the error of ``fine``, and the score above which it is not enough.
+
+        Both of shape (n_queries, 1). Zero and infinity say that ``fine`` is already exact.
+        """
+        shape = (self.queries.n_items, 1)
+        return np.zeros(shape), np.full(shape, np.inf)
+
+    def pairs(self, query, item):
+        """Exact scores of pairs.
+
+        Parameters
+        ----------
+        query, item : ndarray of shape (n_pairs,)
+            Query numbers within the block and gallery item numbers.
+
+        Returns
+        -------
+        ndarray of shape (n_pairs,), float64
+        """
+        scores = np.empty(len(query))
+        if self._single:
+            step = max(1, _CACHE_ELEMENTS // self.query_rows.shape[1])
+            for start in range(0, len(query), step):
+                part = slice(start, start + step)
+                scores[part] = self._pair_rows(query[part], item[part])
+            return scores
+        for start, stop, region_scores, _, _, first in self._region_pairs(query, item):
+            scores[start:stop] = np.maximum.reduceat(region_scores, first)
+        return scores
+
+    def best_rows(self, query, item):
+        """Rows of the best region pair: ``(query_row, gallery_row)``, each of shape (n_pairs,).
+
+        Among equal pairs, the first query region and then the first gallery region.
+        """
+        if self._single:
+            return query, item
+        best = np.empty((2, len(query)), dtype=np.intp)
+        for start, stop, region_scores, query_row, gallery_row, first in self._region_pairs(query, item):
+            counts = np.diff(first, append=len(region_scores))
+            largest = np.repeat(np.maximum.reduceat(region_scores, first), counts)
+            hits = np.flatnonzero(region_scores == largest)
+            winner = hits[np.searchsorted(hits, first)]
+            best[:, start:stop] = query_row[winner], gallery_row[winner]
+        return best[0], best[1]
+
+    @property
+    def _single(self):
+        """Whether every query and every gallery item has one row."""
+        return self.queries.offsets is None and self.gallery.offsets is None
+
+    def _region_pairs(self, query, item):
+        """Yield exact scores of all region pairs of consecutive image pairs, in cache-sized parts."""
+        query_counts, query_starts = self.queries.counts[query], self.queries.starts[query]
+        item_counts, item_starts = self.gallery.counts[item], self.gallery.starts[item]
+        sizes = query_counts * item_counts
+        for start, stop in _chunks(sizes, max(1, _CACHE_ELEMENTS // self.query_rows.shape[1])):
+            part = slice(start, stop)
+            first = np.cumsum(sizes[part]) - sizes[part]
+            number = ragged_arange(np.zeros(stop - start, dtype=np.intp), sizes[part])
+            width = np.repeat(item_counts[part], sizes[part])
+            query_row = np.repeat(query_starts[part], sizes[part]) + number // width
+            gallery_row = np.repeat(item_starts[part], sizes[part]) + number % width
+            yield start, stop, self._pair_rows(query_row, gallery_row), query_row, gallery_row, first
+
+    def _per_query(self, row_values):
+        """Largest value over the regions of each query."""
+        if self.queries.offsets is None:
+            return row_values
+        return np.maximum.reduceat(row_values, self.queries.offsets[:-1])
+
+
+class Cosine(Scorer):
+    """Cosine of unit rows; a zero row has cosine 0 with everything (spec 1.5)."""
+
+    def __init__(self, queries, gallery):
+        super().__init__(queries, gallery)
+        n_features = gallery.rows.shape[1]
+        dtype = _coarse_dtype(n_features, gallery.rows.dtype)
+        self.coarse_rows = queries.rows.astype(dtype, copy=False)
+        self.error = _slack(n_features, dtype)
+        self.squares = np.einsum("id,id->i", self.query_rows, self.query_rows, optimize=False)
+
+    def _coarse_rows(self, low, high):
+        return self.coarse_rows @ self.gallery.rows[low:high].astype(self.coarse_rows.dtype, copy=False).T
+
+    def loosen(self, scores):
+        """Coarse score below which no item can be exactly as near as the item with ``scores``."""
+        return scores - 2 * self.error
+
+    def _fine_rows(self, low, high):
+        rows = self.gallery.rows[low:high].astype(np.float64)
+        squares = np.einsum("id,id->i", rows, rows, optimize=False)
+        scores = self.query_rows @ rows.T
+        scores /= np.sqrt(np.where(self.squares > 0, self.squares, 1.0))[:, None]
+        scores /= np.sqrt(np.where(squares > 0, squares, 1.0))
+        return np.clip(scores, -1.0, 1.0, out=scores)
+
+    def fine_error(self):
+        error, near = super().fine_error()
+        return error + _slack(self.query_rows.shape[1], np.float64), near
+
+    def _pair_rows(self, query_row, gallery_row):
+        left, right = self.query_rows[query_row], self.gallery.rows[gallery_row].astype(np.float64)
+        scores = np.einsum("pd,pd->p", left, right, optimize=False)
+        # Dividing by the root of the product, not by two roots, gives exactly 1 for two equal rows.
+        squares = np.einsum("pd,pd->p", right, right, optimize=False) * self.squares[query_row]
+        return np.clip(scores / np.sqrt(np.where(squares > 0, squares, 1.0)), -1.0, 1.0)
+
+    @staticmethod
+    def distance(scores):
+        """Cosine distance, 1 - cosine."""
+        return 1.0 - scores
+
+
+class Euclidean(Scorer):
+    """Euclidean distance; the coarse score is centred, so a common offset of all rows costs no digits."""
+
+    def __init__(self, queries, gallery):
+        super().__init__(queries, gallery)
+        self.centre = gallery.rows[:1024].mean(axis=0, dtype=np.float64)
+        self.centred = self.query_rows - self.centre
+        self.squares = np.einsum("id,id->i", self.centred, self.centred, optimize=False)
+        self.largest = 0.0  # largest squared norm among the gallery rows met so far
+
+    def _coarse_rows(self, low, high):
+        rows = self.gallery.rows[low:high] - self.centre
+        squares = np.einsum("id,id->i", rows, rows, optimize=False)
+        self.largest = max(self.largest, float(squares.max()))
+        scores = self.centred @ rows.T
+        scores *= 2.0
+        scores -= squares
+        scores -= self.squares[:, None]
+        return scores
+
+    _fine_rows = _coarse_rows
+
+    def _scale(self):
+        return self._per_query(self.squares) + self.largest
+
+    def loosen(self, scores):
+        """Coarse score below which no item can be exactly as near as the item with ``scores``."""
+        return scores - 2 * _slack(self.centred.shape[1], np.float64) * self._scale()
+
+    def fine_error(self):
+        scale = self._scale()[:, None]
+        # Small distances are differences of large norms: those are recomputed from the rows themselves.
+        return _slack(self.centred.shape[1], np.float64) * scale, -1e-3 * scale
+
+    def _pair_rows(self, query_row, gallery_row):
+        difference = self.query_rows[query_row] - self.gallery.rows[gallery_row]
+        return -np.einsum("pd,pd->p", difference, difference, optimize=False)
+
+    @staticmethod
+    def distance(scores):
+        """Euclidean distance of squared ones."""
+        return np.sqrt(np.maximum(-scores, 0.0))
+
+
+class Manhattan(Scorer):
+    """Manhattan distance (S003), by direct differences in cache-sized parts."""
+
+    def __init__(self, queries, gallery):
+        super().__init__(queries, gallery)
+        n_features = gallery.rows.shape[1]
+        dtype = _coarse_dtype(n_features, gallery.rows.dtype)
+        self.coarse_rows = queries.rows.astype(dtype, copy=False)
+        self.error = _slack(n_features, dtype)
+
+    def _coarse_rows(self, low, high):
+        return self._differences(self.coarse_rows, low, high)
+
+    def _fine_rows(self, low, high):
+        return self._differences(self.query_rows, low, high)
+
+    def _differences(self, query_rows, low, high):
+        n_queries, n_features = query_rows.shape
+        scores = np.empty((n_queries, high - low), dtype=query_rows.dtype)
+        n_rows = min(high - low, max(1, _CACHE_ELEMENTS // n_features))
+        n_together = max(1, _CACHE_ELEMENTS // (n_features * n_rows))
+        for start in range(0, high - low, n_rows):
+            rows = self.gallery.rows[low + start : min(low + start + n_rows, high)]
+            rows = rows.astype(query_rows.dtype, copy=False)
+            for first in range(0, n_queries, n_together):
+                part = query_rows[first : first + n_together, None] - rows
+                scores[first : first + n_together, start : start + n_rows] = -self._sum(part)
+        return scores
+
+    @staticmethod
+    def _sum(difference):
+        np.abs(difference, out=difference)
+        flat = difference.reshape(-1, difference.shape[-1])
+        return np.einsum("pd->p", flat, optimize=False).reshape(difference.shape[:-1])
+
+    def loosen(self, scores):
+        """Coarse score below which no item can be exactly as near as the item with ``scores``."""
+        return scores * (1 + 3 * self.error)
+
+    def _pair_rows(self, query_row, gallery_row):
+        return -self._sum(self.query_rows[query_row] - self.gallery.rows[gallery_row])
+
+    @staticmethod
+    def distance(scores):
+        """Manhattan distance."""
+        return -scores
+
+
+SCORERS = {"cosine": Cosine, "euclidean": Euclidean, "manhattan": Manhattan}
