@@ -1,1 +1,5 @@
-"""cli."""
+"""The command line: ``skretrieval demo``, ``index``, ``search`` and ``info``."""
+
+from ._app import app, main
+
+__all__ = ["app", "main"]

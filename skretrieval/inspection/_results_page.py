@@ -41,8 +41,8 @@ def results_page(
     indices: Sequence[Sequence[int]] | np.ndarray,
     scores: Sequence[Sequence[float]] | np.ndarray | None = None,
     *,
-    query_labels: Sequence[Any] | None = None,
-    gallery_labels: Sequence[Any] | None = None,
+    query_labels: Sequence[Any] | np.ndarray | None = None,
+    gallery_labels: Sequence[Any] | np.ndarray | None = None,
     query_titles: Sequence[str] | None = None,
     gallery_titles: Sequence[str] | None = None,
     query_notes: Sequence[str] | None = None,
@@ -165,7 +165,8 @@ def results_page(
         version=__version__,
     )
     path = Path(path)
-    path.write_text(html, encoding="utf-8")
+    # A file name that is no valid text shows a question mark.
+    path.write_bytes(html.encode("utf-8", "replace"))
     return path
 
 

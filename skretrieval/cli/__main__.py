@@ -1,0 +1,5 @@
+"""``python -m skretrieval.cli``."""
+
+from . import main
+
+main()

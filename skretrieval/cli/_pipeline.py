@@ -1,0 +1,173 @@
+"""From command-line options to a Pipeline, and the Pipeline's three parts."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+#: The options that decide what an index holds, with their defaults.
+DEFAULTS: dict[str, Any] = {
+    "recipe": "gsw",
+    "extractor": "kernel",
+    "weights": "default",
+    "size": None,
+    "whitening": "none",
+    "expand": 0,
+}
+_UNREADABLE = r"\d+ of \d+ images could not be read"
+
+
+def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Complete the given options (those that are not None) by those of an index, or by the defaults.
+
+    Raises
+    ------
+    ValueError
+        If one is unknown, or differs from what the index was made with.
+    """
+    from .. import recipes
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if "weights" in chosen and chosen["weights"] not in ("default", "random"):
+        chosen["weights"] = os.path.abspath(chosen["weights"])
+    if base is not None:
+        differing = [name for name, value in chosen.items() if base[name] != value]
+        if differing:
+            words = ", ".join(f"{name}={base[name]} (asked for: {chosen[name]})" for name in differing)
+            raise ValueError(f"it was made with {words}")
+        return dict(base)
+    settings = {**DEFAULTS, **chosen}
+    if settings["recipe"] not in recipes.__all__:
+        raise ValueError(
+            f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}"
+        )
+    if settings["whitening"] not in ("none", "pca", "learned"):
+        raise ValueError(f"whitening must be none, pca or learned, got {settings['whitening']!r}")
+    if settings["extractor"] == "kernel" and settings["weights"] != "default":
+        raise ValueError(
+            "weights are for torchvision networks; the kernel extractor learns from your photographs"
+        )
+    return settings
+
+
+def make_pipeline(settings: Mapping[str, Any]) -> Pipeline:
+    """Make the unfitted Pipeline of some settings."""
+    from .. import recipes
+
+    return getattr(recipes, settings["recipe"])(
+        extractor=_make_extractor(settings),
+        whitening=None if settings["whitening"] == "none" else settings["whitening"],
+        expand=settings["expand"] or None,
+    )
+
+
+def _make_extractor(settings: Mapping[str, Any]):
+    from .. import extraction
+
+    size = {} if settings["size"] is None else {"image_size": settings["size"]}
+    if settings["extractor"] == "kernel":
+        return extraction.ConvKernelExtractor(random_state=0, **size)
+    weights = {"default": "DEFAULT", "random": None}.get(settings["weights"], settings["weights"])
+    return extraction.ConvFeatureExtractor(settings["extractor"], weights=weights, random_state=0, **size)
+
+
+def split_pipeline(pipeline: Pipeline) -> tuple[Pipeline, Pipeline]:
+    """Split into the front (photographs to raw descriptors) and the search (all after the pooler)."""
+    cut = list(pipeline.named_steps).index("pooler") + 1
+    return pipeline[:cut], pipeline[cut:]
+
+
+def describe_files(front: Pipeline, files: list[str]) -> tuple[np.ndarray, list[int] | None, dict[int, str]]:
+    """Describe photographs; those that cannot be read are left out.
+
+    Parameters
+    ----------
+    front : Pipeline
+        Fitted extractor and pooler.
+    files : list of str
+        The photographs.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_rows, d)
+        The descriptors of the readable photographs, in order.
+    n_regions : list of int, or None
+        Rows of each readable photograph, where descriptors are region sets.
+    failed : dict
+        Position of each unreadable photograph, and why.
+    """
+    extractor = front.steps[0][1]
+    extractor.set_params(on_error="warn")
+    try:
+        with warnings.catch_warnings():
+            # The caller lists them; the warning would come once per shard.
+            warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)
+            maps = extractor.transform(files)
+            described = front[1:].transform(maps)
+            failed = {position: _reason(text, files[position]) for position, text in maps.failed_.items()}
+    except ValueError as error:
+        if len(files) == 1:
+            return np.empty((0, 0), dtype=np.float32), None, {0: _reason(str(error), files[0])}
+        # One photograph spoils the batch (too few pixels for the network, say): find it.
+        return _describe_one_by_one(front, files)
+    finally:
+        extractor.set_params(on_error="raise")
+    good = [position for position in range(len(files)) if position not in failed]
+    if isinstance(described, np.ndarray):
+        return described[good], None, failed
+    sets = [np.asarray(described[position]) for position in good]
+    rows = np.concatenate(sets) if sets else np.empty((0, 0), dtype=np.float32)
+    return rows, [len(rows) for rows in sets], failed
+
+
+def _describe_one_by_one(front: Pipeline, files: list[str]):
+    parts, counts, failed = [], [], {}
+    for position, file in enumerate(files):
+        rows, n_regions, problem = describe_files(front, [file])
+        if problem:
+            failed[position] = problem[0]
+            continue
+        parts.append(rows)
+        counts.append(None if n_regions is None else n_regions[0])
+    rows = np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
+    return rows, None if not counts or counts[0] is None else counts, failed
+
+
+def _reason(text: str, file: str) -> str:
+    """Drop "Entry 3 (path): " from a message: the list of skipped files says the path."""
+    _, found, rest = text.partition(f"({file}): ")
+    return rest if found else re.sub(r"^Entry \d+: ", "", text)
+
+
+def fit_search(search: Pipeline, descriptors: Any, labels: list[str]) -> Any:
+    """Fit all steps of `search` but the retriever on the gallery, and return the gallery's final descriptors."""
+    post = search[:-1]
+    y = np.array(labels) if labels and all(labels) else None
+    return post.fit_transform(descriptors, y) if len(post) else descriptors
+
+
+def as_scores(retriever: Any, distances: np.ndarray) -> tuple[str, np.ndarray]:
+    """Return the name and the values of what to show for distances: the similarity for the cosine."""
+    while hasattr(retriever, "retriever"):  # a wrapper, such as query expansion
+        retriever = retriever.retriever
+    return ("similarity", 1 - distances) if retriever.metric == "cosine" else ("distance", distances)
+
+
+def query_item(image: Path, box: tuple[float, float, float, float] | None):
+    """Make the item to search for; the box is checked against the photograph's size."""
+    from ..datasets._folder import check_box
+    from ..extraction import ImageCrop
+
+    if not image.is_file():
+        raise FileNotFoundError(f"no such file: {image}")
+    if box is None:
+        return str(image)
+    check_box(image, box)
+    return ImageCrop(str(image), box)
