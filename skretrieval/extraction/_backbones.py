@@ -169,7 +169,7 @@ def fingerprint(state: dict) -> str:
 
 
 def tap(module: nn.Module, layers: Any) -> nn.Module:
-    """Return a module whose output is the asked layers (a tensor, or a tuple of them).
+    """Return a module, in evaluation mode, whose output is the asked layers (a tensor, or a tuple of them).
 
     Parameters
     ----------
@@ -178,6 +178,9 @@ def tap(module: nn.Module, layers: Any) -> nn.Module:
     layers : None, str or sequence of str
         None for the output of the convolutional trunk, else torchvision node names or aliases.
     """
+    for part in module.modules():
+        if getattr(part, "inplace", False) is True:
+            part.inplace = False  # else an activation would overwrite the map of the layer before it
     if layers is None:
         return _trunk(module)
     names = [layers] if isinstance(layers, str) else list(layers)

@@ -198,8 +198,6 @@ class ConvFeatureExtractor(BaseExtractor):
             self._state = used
         mean, std = backbones.normalisation(self.backbone, self.weights)
         device, dtype = self._device(), _DTYPES[self.dtype]
-        if own or self.store_weights:
-            tapped = copy.deepcopy(tapped)  # the stored weights keep their type and device
         tapped = tapped.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std)
 

@@ -61,7 +61,9 @@ class FeatureMaps:
     def __getitem__(self, key):
         if isinstance(key, tuple):
             if len(key) != 2 or key[1] is not Ellipsis:
-                raise IndexError("FeatureMaps takes one index: maps differ in shape and cannot be sliced together")
+                raise IndexError(
+                    "FeatureMaps takes one index: maps differ in shape and cannot be sliced together"
+                )
             key = key[0]
         if isinstance(key, int | np.integer):
             size = len(self)

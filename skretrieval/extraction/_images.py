@@ -63,7 +63,9 @@ def check_images(X: Any) -> list:
         If `X` is empty, a single image instead of a sequence, or holds something that is no image.
     """
     if isinstance(X, str | os.PathLike | ImageCrop | Image.Image):
-        raise ValueError(f"Expected a sequence of images, got a single one: {describe(X)}. Wrap it in a list.")
+        raise ValueError(
+            f"Expected a sequence of images, got a single one: {describe(X)}. Wrap it in a list."
+        )
     if isinstance(X, np.ndarray) and X.dtype != object and X.ndim not in (1, 4) and X.dtype.kind not in "US":
         raise ValueError(
             f"Expected a sequence of images, got an array of shape {X.shape}. A single image goes in a list; "
@@ -153,13 +155,14 @@ def _read_upright(image: Any, draft: int | None) -> Image.Image:
     """Read a path, file object, PIL image or uint8 array as upright RGB."""
     if isinstance(image, np.ndarray):
         image = _from_array(image)
-    elif not isinstance(image, Image.Image):
-        image = Image.open(image)
+    if isinstance(image, Image.Image):
         _check_sides(image.size)
-        if draft is not None and image.format == "JPEG":
-            image.draft(None, (draft, draft))
-    _check_sides(image.size)
-    return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(ImageOps.exif_transpose(image))
+    with Image.open(image) as opened:
+        _check_sides(opened.size)
+        if draft is not None and opened.format == "JPEG":
+            opened.draft(None, scaled_size(*opened.size, draft))
+        return _to_rgb(ImageOps.exif_transpose(opened))
 
 
 def _check_sides(size: tuple[int, int]) -> None:
@@ -181,7 +184,6 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
-        image.load()
         return image
     if image.mode.startswith("I"):  # 16-bit grey: scale 0..65535 to 0..255, PIL would clip
         grey = np.asarray(image).astype(np.float64) / 257.0
