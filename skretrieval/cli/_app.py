@@ -222,7 +222,7 @@ def search(
                 score_name=name,
                 n_results=top,
             )
-            typer.echo(f"Page: {page}")
+            typer.echo(f"Page: {page.resolve()}")
 
 
 @app.command()

@@ -11,10 +11,12 @@ import numpy as np
 
 from ..datasets import load_image_folder, load_sample_photographs, make_photo_views
 from ..inspection import results_page
+from ..metrics import precision_at_k
 from ._pipeline import as_scores, make_pipeline
 
 _VIEW_SIZE = 1024  # pixels: larger photographs make no better queries, only slower ones
-_SHOWN = 10
+_SHOWN = 10  # results of a query
+_SHOWN_QUERIES = 60  # spread over all, where there are more: the page stays a page
 
 
 def run_demo(
@@ -67,28 +69,31 @@ def run_demo(
     distances, indices = retriever.kneighbors(descriptors, n_neighbors=min(_SHOWN, len(images)))
     searching = (time.perf_counter() - began) / len(queries.images)
     mean_ap = retriever.score(descriptors, query_labels)
-    precision = float(np.mean(labels[indices[:, 0]] == query_labels))
+    positives = [np.flatnonzero(labels == label) for label in query_labels]
+    precision = precision_at_k(indices, positives, k=1)
     say(f"Searched in {1000 * searching:.0f} ms per query")
     say(f"mAP {mean_ap:.4f}   P@1 {precision:.4f}")
 
     score_name, scores = as_scores(retriever, distances)
+    n_queries = len(queries.images)
+    shown = np.unique(np.linspace(0, n_queries - 1, min(n_queries, _SHOWN_QUERIES)).astype(int))
     page = results_page(
         html,
-        queries.images,
+        [queries.images[number] for number in shown],
         images,
-        indices,
-        scores,
-        query_labels=query_labels,
+        indices[shown],
+        scores[shown],
+        query_labels=query_labels[shown],
         gallery_labels=labels,
-        query_titles=[f"View of {titles[source]}" for source in queries.labels],
+        query_titles=[f"View of {titles[queries.labels[number]]}" for number in shown],
         gallery_titles=titles,
-        query_notes=queries.changes,
+        query_notes=[queries.changes[number] for number in shown],
         title="skretrieval demo: photographs found by changed views of them",
         figures={
             "mAP": f"{mean_ap:.4f}",
             "P@1": f"{precision:.4f}",
             "gallery": f"{len(images)} photographs",
-            "queries": len(queries.images),
+            "queries": n_queries if len(shown) == n_queries else f"{n_queries} ({len(shown)} shown)",
             "indexing": f"{indexing:.1f} s",
             "per query": f"{1000 * searching:.0f} ms",
         },
@@ -99,7 +104,7 @@ def run_demo(
         },
         score_name=score_name,
     )
-    say(f"Page: {page}")
+    say(f"Page: {page.resolve()}")
     return {"map": mean_ap, "precision_at_1": precision}
 
 

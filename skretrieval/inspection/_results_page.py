@@ -101,7 +101,7 @@ def results_page(
         Results shown per query, at most.
 
     thumbnail_size : int, default=240
-        Longest side of the thumbnails in pixels; queries get twice that.
+        Longest side of the thumbnails in pixels; queries get half as much again.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def results_page(
     >>> images = [np.full((40, 60, 3), level, dtype=np.uint8) for level in (50, 60, 200)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = results_page(Path(folder) / "page.html", images[:1], images[1:], [[0, 1]], [[0.9, 0.2]])
-    ...     page.read_text(encoding="utf-8").count("<img")
+    ...     page.read_text(encoding="utf-8").count("data:image/jpeg")
     3
     """
     ranked = _check_ranking(queries, gallery, indices, scores)
@@ -137,7 +137,7 @@ def results_page(
             raise ValueError(f"{name} has {len(values)} entries, expected {expected}")
 
     judged = query_labels is not None and gallery_labels is not None
-    tiles: dict[int, _Tile] = {}  # a gallery image found by several queries is read once
+    tiles: dict[int, _Tile] = {}  # a gallery image found by several queries is read and embedded once
     searches = []
     for number, query in enumerate(queries):
         hits = []
@@ -149,10 +149,10 @@ def results_page(
             if query_labels is not None and gallery_labels is not None:
                 verdict = "right" if gallery_labels[index] == query_labels[number] else "wrong"
             score = None if scores is None else f"{float(scores[number][rank]):.4f}"
-            hits.append({"tile": tiles[index], "score": score, "verdict": verdict})
+            hits.append({"index": index, "score": score, "verdict": verdict})
         notes = [] if query_notes is None else [query_notes[number]]
         heading = None if query_titles is None else query_titles[number]
-        tile = _make_tile(number, query, heading, 2 * thumbnail_size, whole=True)
+        tile = _make_tile(number, query, heading, 3 * thumbnail_size // 2, whole=True)
         searches.append({"query": tile, "hits": hits, "notes": notes})
 
     html = _template().render(
@@ -162,6 +162,7 @@ def results_page(
         score_name=score_name,
         judged=judged,
         searches=searches,
+        gallery=tiles,
         version=__version__,
     )
     path = Path(path)

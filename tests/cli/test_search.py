@@ -48,7 +48,7 @@ def test_page_shows_the_results_with_verdicts(shared_index, shared_photographs, 
     output = run("search", shared_index, shared_photographs / "b" / "04.png", "--top", 5, "--html", page)
     assert f"Page: {page}" in output
     html = page.read_text(encoding="utf-8")
-    assert html.count("<img") == 6
+    assert html.count("data:image/jpeg") == 6
     n_right = sum(row[2] == "b" for row in rows(output))
     assert html.count('class="hit right"') == n_right
     assert html.count('class="hit wrong"') == 5 - n_right

@@ -164,7 +164,7 @@ def test_names_that_are_no_text(tmp_path, run, draw_photograph, network_options)
     assert output.count(".png") == 2
     html = page.read_text(encoding="utf-8")
     assert "grün &amp; &lt;blau&gt;.png" in html
-    assert html.count("<img") == 3
+    assert html.count("data:image/jpeg") == 3
     assert "2 images (2 unchanged)" in run("index", folder, "--out", index, "--no-progress")
 
 

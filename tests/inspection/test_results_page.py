@@ -37,7 +37,18 @@ class Page(HTMLParser):
         self.text.append(data)
 
     def images(self):
-        return [attrs for tag, attrs in self.tags if tag == "img"]
+        """All pictures in order, as (data URI, description)."""
+        rules = dict(re.findall(r"^\.(t\d+) \{ background-image: url\((.*)\); \}$", self.html, re.MULTILINE))
+        found = []
+        for tag, attrs in self.tags:
+            if tag == "img":
+                found.append((attrs["src"], attrs["alt"]))
+            elif attrs.get("class", "").startswith("thumb "):
+                found.append((rules[attrs["class"].split()[1]], attrs["aria-label"]))
+        return found
+
+    def decoded(self):
+        return [decode(source) for source, _ in self.images()]
 
     def classes(self, tag):
         return [attrs.get("class", "") for name, attrs in self.tags if name == tag]
@@ -53,9 +64,10 @@ def test_page_shows_the_ranking_in_order(tmp_path, gallery):
         tmp_path / "page.html", [gallery[0]], gallery, np.array([[2, 0, 1]]), [[0.9, 0.5, 0.25]]
     )
     page = Page(path)
-    levels = [decode(image["src"]).mean() for image in page.images()]
+    levels = [image.mean() for image in page.decoded()]
     np.testing.assert_allclose(levels, [40, 200, 40, 120], atol=2)
-    assert [image["alt"] for image in page.images()][1:] == [
+    assert [words for _, words in page.images()] == [
+        "query: photograph 0.png",
         "result 1: photograph 2.png",
         "result 2: photograph 0.png",
         "result 3: photograph 1.png",
@@ -67,7 +79,7 @@ def test_page_shows_the_ranking_in_order(tmp_path, gallery):
 
 def test_page_is_self_contained(tmp_path, gallery):
     page = Page(results_page(tmp_path / "page.html", gallery[:1], gallery, [[0, 1]]))
-    assert all(image["src"].startswith("data:") for image in page.images())
+    assert all(source.startswith("data:") for source, _ in page.images())
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
     assert "http://" not in page.html
     assert "https://" not in page.html
@@ -92,14 +104,14 @@ def test_box_is_drawn_in_per_cent_of_the_whole_photograph(tmp_path, gallery):
     page = Page(path)
     (style,) = [attrs["style"] for tag, attrs in page.tags if attrs.get("class") == "box"]
     assert style == "left:25.0%;top:25.0%;width:50.0%;height:25.0%"
-    assert decode(page.images()[0]["src"]).shape == (40, 60, 3)
+    assert page.decoded()[0].shape == (40, 60, 3)
 
 
 def test_gallery_crop_is_shown_as_the_crop(tmp_path, gallery):
     page = Page(
         results_page(tmp_path / "page.html", gallery[:1], [ImageCrop(gallery[1], (15, 10, 45, 20))], [[0]])
     )
-    assert decode(page.images()[1]["src"]).shape == (10, 30, 3)
+    assert page.decoded()[1].shape == (10, 30, 3)
     assert "box" not in page.classes("div")
 
 
@@ -124,7 +136,8 @@ def test_everything_is_escaped(tmp_path, gallery):
     )
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count(nasty) == 9, "title, heading, 2 figures, 2 settings, query, note, result"
-    assert page.images()[0]["title"] == str(path)
+    titles = [attrs["title"] for tag, attrs in page.tags if tag == "img"]
+    assert titles == [str(path)]
 
 
 def test_unreadable_files_leave_a_tile_that_says_so(tmp_path, gallery):
@@ -138,8 +151,8 @@ def test_number_of_results_and_size_of_thumbnails(tmp_path, gallery):
     path = results_page(
         tmp_path / "page.html", [array], [array, gallery[0]], [[0, 1]], n_results=1, thumbnail_size=50
     )
-    shapes = [decode(image["src"]).shape for image in Page(path).images()]
-    assert shapes == [(33, 100, 3), (17, 50, 3)]
+    shapes = [image.shape for image in Page(path).decoded()]
+    assert shapes == [(25, 75, 3), (17, 50, 3)]
 
 
 def test_figures_and_settings_are_in_the_head(tmp_path, gallery):
@@ -153,6 +166,12 @@ def test_figures_and_settings_are_in_the_head(tmp_path, gallery):
     )
     text = " ".join(Page(path).text)
     assert re.search(r"mAP\s+0\.973.*recipe\s+gsw", text, re.DOTALL)
+
+
+def test_a_result_of_several_queries_is_embedded_once(tmp_path, gallery):
+    page = Page(results_page(tmp_path / "page.html", gallery[:2], gallery, [[0, 1, 2], [2, 1, 0]]))
+    assert len(page.images()) == 8
+    assert page.html.count("data:image/jpeg") == 5
 
 
 def test_ragged_rankings(tmp_path, gallery):
