@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._linalg import principal_axes, project
-from ._base import check_rank
+from ._base import axes_for_share, check_rank
 
 
 class PCAWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -122,15 +122,13 @@ class PCAWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         axes = principal_axes(X, None if by_share else self.n_components, center=bool(self.center))
         rank = len(axes.eigenvalues)
         n_kept = check_rank(None if by_share else self.n_components, rank, X)
-        ratio = axes.eigenvalues / axes.total_variance if rank else axes.eigenvalues
         if by_share:
-            # The last sum may fall short of 1 by rounding; all the axes there are then have to do.
-            n_kept = min(int(np.searchsorted(np.cumsum(ratio), self.n_components)) + 1, rank)
+            n_kept = axes_for_share(axes, self.n_components)
 
         self.mean_ = axes.mean.astype(X.dtype)
         self.components_ = axes.components[:n_kept].astype(X.dtype)
         self.explained_variance_ = axes.eigenvalues[:n_kept].astype(X.dtype)
-        self.explained_variance_ratio_ = ratio[:n_kept].astype(X.dtype)
+        self.explained_variance_ratio_ = (axes.eigenvalues[:n_kept] / axes.total_variance).astype(X.dtype)
         self.n_components_ = n_kept
         return self
 

@@ -9,7 +9,13 @@ from sklearn.utils import estimator_checks as checks
 from sklearn.utils import get_tags
 
 from skretrieval import postprocessing
-from skretrieval.postprocessing import LearnedWhitening, PCAWhitening, PowerNormalizer
+from skretrieval.postprocessing import (
+    DatabaseAugmentation,
+    LearnedWhitening,
+    PCAWhitening,
+    PowerNormalizer,
+    PrincipalFeatureSelector,
+)
 
 ESTIMATORS = [
     PowerNormalizer(),
@@ -19,6 +25,10 @@ ESTIMATORS = [
     PCAWhitening(n_components=0.9, center=False),
     LearnedWhitening(),
     LearnedWhitening(n_components=1),
+    PrincipalFeatureSelector(),
+    PrincipalFeatureSelector(n_features=1, absolute=True),
+    DatabaseAugmentation(),
+    DatabaseAugmentation(n_neighbors=2, alpha=3.0, augment_queries=True),
 ]
 
 

@@ -1,0 +1,216 @@
+"""Selection of descriptor entries by principal feature analysis."""
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import SelectorMixin
+from sklearn.utils._param_validation import Interval, RealNotInt
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .._linalg import principal_axes
+from ._base import axes_for_share, check_rank
+
+# Loadings are at most 1 and of the order of n_features ** -0.5: what comes after these decimals is rounding
+# error.
+_DECIMALS = 10
+
+
+class PrincipalFeatureSelector(SelectorMixin, BaseEstimator):
+    """Keep the entries of a descriptor that stand for the others.
+
+    Every feature is described by its loadings on the first principal axes; the features are clustered by
+    k-means into `n_features` groups of similar loadings, and the one nearest to the centre of each group is
+    kept. Unlike PCA the output is made of original entries, so that nothing has to be projected at query
+    time.
+
+    Parameters
+    ----------
+    n_features : int, default=768
+        Number of features to keep. With n_features or more than there are, all are kept.
+    n_axes : int or float, default=None
+        Number of principal axes whose loadings describe a feature. None takes ``n_features - 1``, or the rank
+        of the data if that is smaller. A float in (0, 1) takes the fewest axes that explain at least that
+        share of the variance.
+    absolute : bool, default=False
+        Whether to cluster the magnitudes of the loadings, so that a feature and its negative fall together.
+    use_correlation : bool, default=False
+        Whether to divide the features by their standard deviation first: the axes are then those of the
+        correlation matrix.
+    n_init : int, default=10
+        Number of runs of k-means, of which the best is kept.
+    random_state : int, RandomState instance or None, default=None
+        Seed of k-means. The selection depends on it: fix it for reproducible descriptors.
+
+    Attributes
+    ----------
+    selected_features_ : ndarray of int of shape (n_selected,)
+        Indices of the features kept, ascending, which is their order in the output.
+    n_axes_ : int
+        Number of axes used; 0 if all features are kept.
+    n_features_in_ : int
+        Number of features seen during :meth:`fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen during :meth:`fit`, where X had names.
+
+    See Also
+    --------
+    PCAWhitening : Reduce the dimension by projection.
+
+    Notes
+    -----
+    The work that introduced it to image retrieval, to shorten multi-resolution R-MAC descriptors from 3072 to
+    768, 384 or 320 entries, does not say how many axes it used; implementations of [1]_ use one less than the
+    number of features to keep. All n_features_in_ axes would be useless: the rows of an orthogonal matrix are
+    all at the same distance, so that there is nothing to cluster, and :meth:`fit` refuses. That work clusters
+    the loadings themselves, which is the default here, [1]_ their magnitudes.
+
+    Of features equally near to a centre, as the two of a group of two always are, the first is kept. If
+    k-means finds fewer groups than asked for, because features are duplicates or constant, the rest is filled
+    with the features of highest variance not yet selected, and a UserWarning says so. The features kept are
+    always distinct.
+
+    References
+    ----------
+    .. [1] Lu, Y., Cohen, I., Zhou, X. S. and Tian, Q. (2007). Feature selection using principal feature
+       analysis. ACM Multimedia.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.postprocessing import PrincipalFeatureSelector
+    >>> factors = np.random.default_rng(0).normal(size=(50, 2))
+    >>> X = factors[:, [0, 0, 1, 1, 1]]
+    >>> selector = PrincipalFeatureSelector(n_features=2, random_state=0).fit(X)
+    >>> selector.get_support(indices=True)
+    array([0, 2])
+    """
+
+    _parameter_constraints: dict = {
+        "n_features": [Interval(Integral, 1, None, closed="left")],
+        "n_axes": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            None,
+        ],
+        "absolute": ["boolean"],
+        "use_correlation": ["boolean"],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        n_features=768,
+        *,
+        n_axes=None,
+        absolute=False,
+        use_correlation=False,
+        n_init=10,
+        random_state=None,
+    ):
+        self.n_features = n_features
+        self.n_axes = n_axes
+        self.absolute = absolute
+        self.use_correlation = use_correlation
+        self.n_init = n_init
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Choose the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_in)
+            Descriptors, at least two.
+        y : Ignored
+            Not used, present for API consistency.
+
+        Returns
+        -------
+        self : PrincipalFeatureSelector
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If features have to be chosen and all rows are equal, or `n_axes` comes to all the axes.
+        """
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        D = X.shape[1]
+        if self.n_features >= D:
+            self.n_axes_ = 0
+            self.selected_features_ = np.arange(D)
+            return self
+
+        variances = np.var(X, axis=0, dtype=np.float64)
+        if self.use_correlation:
+            X = X / np.sqrt(np.where(variances > 0, variances, 1.0))
+        loadings = self._loadings(X)
+        with warnings.catch_warnings():
+            # Too few distinct rows for the clusters: answered below.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            kmeans = KMeans(self.n_features, n_init=self.n_init, random_state=self.random_state).fit(loadings)
+        # The nearest feature is looked for among the members of the cluster, so that no feature is taken
+        # twice.
+        distances = np.sum((loadings - kmeans.cluster_centers_[kmeans.labels_]) ** 2, axis=1)
+        # The two members of a pair are equally far from its centre: the first one is taken, whatever the
+        # rounding.
+        distances = np.round(distances, _DECIMALS)
+        order = np.lexsort((distances, kmeans.labels_))
+        _, first = np.unique(kmeans.labels_[order], return_index=True)
+        selected = order[first]
+
+        missing = self.n_features - len(selected)
+        if missing:
+            warnings.warn(
+                f"The loadings of the features form only {len(selected)} clusters; the {missing} other features are "
+                "those of highest variance.",
+                UserWarning,
+                stacklevel=2,
+            )
+            by_variance = np.argsort(-variances, kind="stable")
+            rest = by_variance[~np.isin(by_variance, selected)]
+            selected = np.concatenate([selected, rest[:missing]])
+        self.n_axes_ = loadings.shape[1]
+        self.selected_features_ = np.sort(selected)
+        return self
+
+    def _loadings(self, X):
+        """Compute the loadings of the features on the first axes, one row per feature."""
+        D = X.shape[1]
+        if isinstance(self.n_axes, Integral) and self.n_axes < D:
+            axes = principal_axes(X, self.n_axes)
+            n_axes = check_rank(self.n_axes, len(axes.eigenvalues), X, name="n_axes")
+        else:
+            axes = principal_axes(X)
+            n_axes = check_rank(None, len(axes.eigenvalues), X)
+            if self.n_axes is None:
+                n_axes = max(1, min(self.n_features - 1, n_axes))
+            elif not isinstance(self.n_axes, Integral):
+                n_axes = axes_for_share(axes, self.n_axes)
+            else:
+                n_axes = self.n_axes
+            if n_axes >= D:
+                raise ValueError(
+                    f"n_axes={self.n_axes} takes all {D} principal axes of {D} features. Their loadings are equally "
+                    "far from each other, so that they form no clusters: take fewer axes."
+                )
+        # Rounded, so that k-means does not tell apart features that are equal.
+        loadings = np.round(axes.components[:n_axes].T, _DECIMALS)
+        return np.ascontiguousarray(np.abs(loadings) if self.absolute else loadings)
+
+    def _get_support_mask(self):
+        check_is_fitted(self)
+        mask = np.zeros(self.n_features_in_, dtype=bool)
+        mask[self.selected_features_] = True
+        return mask
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
