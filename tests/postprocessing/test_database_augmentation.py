@@ -70,7 +70,12 @@ def test_zero_rows_and_zero_sums():
     X = np.array([[0.0, 0], [1, 0], [-1, 0]])
     Z = DatabaseAugmentation(2).fit_transform(X)
     np.testing.assert_array_equal(Z, X)  # 1 and -1 cancel: the descriptor is kept
-    assert not np.signbit(Z[0]).any()
+    # A zero descriptor is near to nothing: it borrows from nobody.
+    for augment_queries in (False, True):
+        augmentation = DatabaseAugmentation(2, augment_queries=augment_queries).fit(
+            [[0.0, 0], [1, 0], [0.6, 0.8]]
+        )
+        np.testing.assert_array_equal(augmentation.transform([[0.0, 0]]), [[0, 0]])
     np.testing.assert_array_equal(DatabaseAugmentation().fit_transform([[0.0, 0.0]]), [[0, 0]])
     np.testing.assert_allclose(DatabaseAugmentation().fit_transform([[3.0, 4.0]]), [[0.6, 0.8]])
 
