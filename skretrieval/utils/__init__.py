@@ -1,1 +1,5 @@
-"""utils."""
+"""Discovery of the package's estimators."""
+
+from .discovery import all_estimators
+
+__all__ = ["all_estimators"]

@@ -1,0 +1,195 @@
+"""Recipes: complete Pipelines that fit, search, persist and can be searched over."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from references.networks import counting_network
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import Normalizer
+
+from skretrieval import recipes
+from skretrieval.datasets import make_photo_views
+from skretrieval.extraction import ConvFeatureExtractor
+from skretrieval.pooling import GRMACPooler, PoolerFusion, RMACPooler, SJWPooler
+from skretrieval.postprocessing import LearnedWhitening, PCAWhitening
+from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
+
+NAMES = sorted(recipes.__all__)
+PLAIN = ["crow", "gem", "grmac", "gsw", "mac", "rmac", "sjw", "spoc"]
+
+
+def pictures(n=6, seed=0):
+    """Smooth colourful pictures: distinct, and recognisable after a change of view."""
+    rng = np.random.default_rng(seed)
+    i, j = np.mgrid[0:72, 0:96] / 96.0
+    images = []
+    for _ in range(n):
+        waves = [
+            127 + 120 * np.sin(2 * np.pi * (a * i + b * j + c)) for a, b, c in rng.uniform(-4, 4, (3, 3))
+        ]
+        images.append(np.stack(waves, axis=2).astype(np.uint8))
+    return images
+
+
+def front(**params):
+    return ConvFeatureExtractor(counting_network, image_size=96, device="cpu", **params)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("whitening", [None, "pca", "learned"])
+def test_every_recipe_finds_the_gallery_itself(name, whitening):
+    gallery = pictures(8) + pictures(8, seed=1)
+    y = np.arange(16) // 4  # 12 same-label directions for 10 channels
+    model = getattr(recipes, name)(extractor=front(), whitening=whitening, n_components=5, n_neighbors=3)
+    model.fit(gallery, y)
+    found = model.predict(gallery)
+    assert found.shape == (16, 3)
+    assert np.array_equal(found[:, 0], np.arange(16))
+    assert 0 < model.score(gallery, y) <= 1
+
+
+def test_gsw_is_the_papers_system():
+    model = recipes.gsw(expand=10)
+    assert list(model.named_steps) == [
+        "extractor",
+        "pooler",
+        "normalizer",
+        "whitening",
+        "whitened_normalizer",
+        "retriever",
+    ]
+    pooler = model.named_steps["pooler"]
+    assert isinstance(pooler, PoolerFusion)
+    assert pooler.weights == [0.6, 0.4]
+    (_, grmac), (_, sjw) = pooler.poolers
+    assert isinstance(grmac, GRMACPooler)
+    assert (grmac.n_levels, grmac.p, grmac.region_norm, grmac.include_global) == (3, 3.0, None, False)
+    assert isinstance(sjw, SJWPooler)
+    assert (sjw.n_channels, sjw.rho, sjw.saliency_norm) == (0.3, 100.0, "sum")
+    assert isinstance(model.named_steps["whitening"], PCAWhitening)
+    assert model.named_steps["whitening"].n_components is None
+    assert isinstance(model.named_steps["retriever"], QueryExpansion)
+    assert model.named_steps["retriever"].n_expand == 10
+    extractor = model.named_steps["extractor"]
+    assert (extractor.backbone, extractor.layers, extractor.image_size) == ("vgg16", "pool5", 1024)
+
+
+def test_whitening_is_chosen():
+    assert isinstance(recipes.crow(whitening="learned").named_steps["whitening"], LearnedWhitening)
+    assert "whitening" not in recipes.crow(whitening=None).named_steps
+    assert recipes.spoc().named_steps["whitening"].n_components == 256
+    pca = recipes.gem(whitening=PCA(3, whiten=True)).named_steps["whitening"]
+    assert isinstance(pca, PCA)
+    with pytest.raises(ValueError, match="whitening must be 'pca', 'learned'"):
+        recipes.gem(whitening="zca")
+
+
+def test_rmac_whitens_regions_as_published():
+    model = recipes.rmac(n_components=7)
+    assert "whitening" not in model.named_steps
+    pooler = model.named_steps["pooler"]
+    assert isinstance(pooler, RMACPooler)
+    assert pooler.whiten
+    assert pooler.n_components == 7
+    assert not recipes.rmac(whitening="learned").named_steps["pooler"].whiten
+
+
+def test_whitening_from_a_sibling_collection_stays_as_fitted():
+    sibling = recipes.gem(extractor=front(), whitening="pca").fit(pictures(12, seed=5))
+    fitted = sibling.named_steps["whitening"]
+    model = recipes.gem(extractor=front(), whitening=FrozenEstimator(fitted)).fit(pictures())
+    assert model.named_steps["whitening"].estimator is not None
+    assert np.array_equal(model.named_steps["whitening"].estimator.mean_, fitted.mean_)
+
+
+def test_two_recipes_share_nothing():
+    extractor = front()
+    first, second = recipes.mac(extractor=extractor), recipes.mac(extractor=extractor)
+    assert first.named_steps["extractor"] is not extractor
+    assert first.named_steps["extractor"] is not second.named_steps["extractor"]
+
+
+def test_maps_can_be_given_instead_of_photographs():
+    maps = list(front().fit_transform(pictures()))
+    by_maps = recipes.grmac(extractor="passthrough", whitening=None, n_neighbors=3).fit(maps)
+    by_images = recipes.grmac(extractor=front(), whitening=None, n_neighbors=3).fit(pictures())
+    assert np.array_equal(by_maps.predict(maps), by_images.predict(pictures()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipes_clone_and_document_themselves(name):
+    recipe = getattr(recipes, name)
+    model = recipe()
+    assert isinstance(model, Pipeline)
+    assert clone(model).get_params().keys() == model.get_params().keys()
+    assert "Parameters\n    ----------" in recipe.__doc__
+
+
+def test_views_are_found():
+    gallery = pictures(10)
+    views = make_photo_views(gallery, n_views=2, kinds=("blur", "jpeg", "relight"), random_state=0)
+    model = recipes.gsw(extractor=front(), whitening=None, n_neighbors=1).fit(gallery, np.arange(10))
+    assert model.score(views.images, views.labels) > 0.6  # chance is 0.29
+
+
+def test_grid_search_over_the_whole_pipeline_runs_no_network_twice(tmp_path, monkeypatch):
+    """The issue's grid: p, n_levels, rho, n_expand and image_size, in two processes."""
+    log = tmp_path / "log"
+    monkeypatch.setenv("SKRETRIEVAL_TEST_LOG", str(log))
+    gallery = pictures(12)
+    y = np.arange(12) % 4
+    model = recipes.gsw(
+        extractor=front(memory=str(tmp_path / "cache")), whitening=None, expand=1, n_neighbors=2
+    )
+    grid = [
+        {"extractor__image_size": [64, 96], "pooler__grmac__p": [1.0, 3.0], "pooler__sjw__rho": [1.0, 100.0]},
+        {"pooler__grmac__n_levels": [2, 3], "retriever__n_expand": [1, 2]},
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # joblib restarts workers when memory is short
+        search = GridSearchCV(model, grid, cv=KFold(3), n_jobs=2).fit(gallery, y)
+    scores = search.cv_results_["mean_test_score"]
+    assert len(scores) == 12
+    assert np.isfinite(scores).all()
+    # two processes can each reach an uncached image at the same moment, but 36 fits would need 36 * 12
+    assert 24 <= log.read_text().count("image") <= 48
+    before = log.read_text().count("image")
+    GridSearchCV(model, grid, cv=KFold(3), n_jobs=2).fit(gallery, y)
+    assert log.read_text().count("image") == before
+
+
+def test_a_fitted_pipeline_ranks_alike_in_a_new_process(tmp_path):
+    gallery, queries = pictures(8), pictures(3, seed=9)
+    model = recipes.gsw(extractor=front(), whitening="pca", expand=2, n_neighbors=4).fit(gallery)
+    distances, indices = retrieve(model, queries)
+    joblib.dump((model, queries), tmp_path / "model.joblib")
+    code = (
+        "import joblib, numpy as np, sys\n"
+        "model, queries = joblib.load(sys.argv[1])\n"
+        "found = model[-1].kneighbors(model[:-1].transform(queries))\n"
+        "np.savez(sys.argv[2], distances=found[0], indices=found[1])\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "model.joblib", tmp_path / "out.npz"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    with np.load(tmp_path / "out.npz") as loaded:
+        assert np.array_equal(loaded["indices"], indices)
+        assert np.array_equal(loaded["distances"], distances)
+
+
+def retrieve(model, queries):
+    return model[-1].kneighbors(model[:-1].transform(queries))
+
+
+def test_retriever_directly_behind_a_pooler():
+    model = Pipeline([("pool", GRMACPooler()), ("norm", Normalizer()), ("find", NearestNeighborsRetriever(2))])
+    maps = np.random.default_rng(0).random((5, 6, 7, 8), dtype=np.float32)
+    assert np.array_equal(model.fit(maps).predict(maps)[:, 0], np.arange(5))
