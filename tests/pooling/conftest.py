@@ -1,0 +1,108 @@
+"""Every pooler paired with the brute-force reference of the same formula."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+from references import pooling as ref
+from sklearn.base import clone
+
+from skretrieval.pooling import (
+    CroWPooler,
+    GeMPooler,
+    GRMACPooler,
+    MACPooler,
+    PoolerFusion,
+    RMACPooler,
+    SJWPooler,
+    SPoCPooler,
+    SumPooler,
+)
+
+
+class PoolerCase(NamedTuple):
+    name: str
+    pooler: object
+    reference: object  # one (K, H, W) map -> (K,) float64
+
+
+def _case(name, pooler, reference, **kwargs):
+    return PoolerCase(name, pooler, partial(reference, **kwargs))
+
+
+def _gsw():
+    return PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4])
+
+
+#: the papers' settings, one per public pooler
+DEFAULTS = [
+    _case("sum", SumPooler(), ref.sum_pool),
+    _case("spoc", SPoCPooler(), ref.spoc),
+    _case("mac", MACPooler(), ref.mac),
+    _case("gem", GeMPooler(), ref.gem),
+    _case("crow", CroWPooler(), ref.crow),
+    _case("rmac", RMACPooler(), ref.rmac),
+    _case("grmac", GRMACPooler(), ref.grmac),
+    _case("sjw", SJWPooler(), ref.sjw),
+    _case("gsw", _gsw(), ref.gsw),
+]
+
+#: their parameters away from the defaults
+VARIANTS = [
+    _case("spoc-no_prior", SPoCPooler(center_prior=False), ref.spoc, center_prior=False),
+    *[
+        _case(f"gem-{p}", GeMPooler(p=p), ref.gem, p=p)
+        for p in (1, 1.0, 1.5, 2, 2.7, 4.0, 7.9, 20.0, 64.0, math.inf)
+    ],
+    *[_case(f"rmac-{n}", RMACPooler(n_levels=n), ref.rmac, n_levels=n) for n in (1, 2, 5)],
+    _case("rmac-global", RMACPooler(include_global=True), ref.rmac, include_global=True),
+    *[
+        _case(f"grmac-{n}-{p}", GRMACPooler(n_levels=n, p=p), ref.grmac, n_levels=n, p=p)
+        for n, p in [(1, 3.0), (4, 2), (3, 1.0), (3, 2.7), (2, 20.0), (3, math.inf)]
+    ],
+    _case("grmac-l2", GRMACPooler(region_norm="l2"), ref.grmac, region_norm="l2"),
+    _case("grmac-global", GRMACPooler(include_global=True), ref.grmac, include_global=True),
+    _case(
+        "grmac-l2-global-max",
+        GRMACPooler(p=math.inf, region_norm="l2", include_global=True),
+        ref.rmac,
+        include_global=True,
+    ),
+    *[_case(f"sjw-n{n}", SJWPooler(n_channels=n), ref.sjw, n_channels=n) for n in (0.01, 0.5, 1.0)],
+    *[_case(f"sjw-rho{rho}", SJWPooler(rho=rho), ref.sjw, rho=rho) for rho in (0.0, 1.0, 500.0)],
+    *[
+        _case(f"sjw-{norm}", SJWPooler(saliency_norm=norm), ref.sjw, saliency_norm=norm)
+        for norm in ("none", "l2", "max", "minmax")
+    ],
+    _case("sjw-eps", SJWPooler(eps=1e-2), ref.sjw, eps=1e-2),
+    _case("sjw-sum", SJWPooler(channel_combine="sum"), ref.sjw, channel_combine="sum"),
+    _case(
+        "sjw-all",
+        SJWPooler(n_channels=0.5, rho=7.0, saliency_norm="l2", channel_combine="sum", eps=1e-4),
+        ref.sjw,
+        n_channels=0.5,
+        rho=7.0,
+        saliency_norm="l2",
+        channel_combine="sum",
+        eps=1e-4,
+    ),
+]
+
+
+@pytest.fixture(scope="session", params=DEFAULTS, ids=lambda case: case.name)
+def case(request):
+    """A pooler with the papers' settings."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=DEFAULTS + VARIANTS, ids=lambda case: case.name)
+def variant(request):
+    """A pooler with any settings."""
+    return request.param
+
+
+@pytest.fixture
+def pooler(case):
+    """An unfitted copy of the pooler of ``case``."""
+    return clone(case.pooler)
