@@ -3,5 +3,6 @@
 from ._conv import ConvFeatureExtractor
 from ._feature_maps import FeatureMaps
 from ._images import ImageCrop
+from ._kernel import ConvKernelExtractor
 
-__all__ = ["ConvFeatureExtractor", "FeatureMaps", "ImageCrop"]
+__all__ = ["ConvFeatureExtractor", "ConvKernelExtractor", "FeatureMaps", "ImageCrop"]

@@ -1,0 +1,376 @@
+"""Feature maps of a convolutional kernel network that is learned from the photographs themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+
+from ._base import BaseExtractor
+from ._kernel_network import (
+    KernelLayer,
+    KernelNetwork,
+    gather_patches,
+    normalise_patches,
+    spherical_kmeans,
+    whitening,
+)
+
+# name: (type of one entry, smallest, whether the smallest itself is allowed, whether None is)
+_PER_LAYER = {
+    "patch_size": (Integral, 1, True, False),
+    "subsampling": (Integral, 1, True, False),
+    "beta": (Real, 0, False, False),
+    "center": (bool | np.bool_, None, True, False),
+    "n_components": (Integral, 1, True, True),
+    "contrast": (Real, 0, True, False),
+    "reg": (Real, 0, True, False),
+}
+
+
+class ConvKernelExtractor(BaseExtractor):
+    """Feature maps of a convolutional kernel network learned, without labels, from the photographs.
+
+    Nothing is downloaded and nothing is trained by gradient descent: ``fit`` cuts patches out of photographs,
+    whitens them and clusters them, layer by layer, in seconds on a CPU. The maps tell textures, edges and their
+    colours apart, not objects: expect far less of them than of a network trained on millions of photographs
+    (:class:`ConvFeatureExtractor`), and clearly more than of a random one. Use it where no weights can be had,
+    for pictures that look like no photograph, and for tests and demonstrations.
+
+    Photographs are read, turned upright, made RGB in [0, 1] and resized (bicubic) to `image_size`. Any photograph
+    of at least 2 x 2 pixels works; borders are repeated, so that a map has ``ceil(H / prod(subsampling))`` rows.
+    Maps are non-negative; flat areas give 0, and a photograph of one colour gives a zero map.
+
+    Parameters
+    ----------
+    n_channels : sequence of int, default=(64, 512)
+        Filters of each layer; as many layers as entries. The parameters marked *per layer* take one value for
+        all layers or a sequence of as many values.
+
+    patch_size : int or sequence of int, default=(5, 3)
+        Per layer: side of the patches, in cells of the layer's input.
+
+    subsampling : int or sequence of int, default=(2, 4)
+        Per layer: the Gaussian pooling keeps every so-manieth row and column. Its standard deviation is half of
+        that; 1 means no pooling.
+
+    beta : float or sequence of float, default=(8.0, 6.0)
+        Per layer: sharpness of the kernel. Larger values let a patch excite fewer channels.
+
+    center : bool or sequence of bool, default=(True, False)
+        Per layer: whether the mean of each channel is removed from each patch. In the first layer this makes
+        the network see (colour) gradients and not levels, and so bear changes of light.
+
+    n_components : int, None or sequence of these, default=(None, 96)
+        Per layer: principal components of the patches that are kept; None, or more than there are, keeps all.
+
+    contrast : float or sequence of float, default=0.01
+        Per layer: patches are divided by the root of their mean square plus `contrast` times the average mean
+        square of the patches of `fit`, so that noise in flat areas stays small.
+
+    reg : float or sequence of float, default=0.1
+        Per layer: added to the eigenvalues in the whitening, relative to their mean.
+
+    n_images : int, default=200
+        At most so many photographs, chosen at random, give the patches in `fit`; memory and time of `fit` don't
+        grow beyond them.
+
+    n_patches : int, default=30000
+        Patches from which each layer is learned, equally many from each of these photographs.
+
+    image_size : int, None or list of int, default=224
+        Longest side in pixels; None keeps the size. Several sizes are multi-resolution. The filters are a few
+        pixels wide, so the size is also the scale at which the network looks.
+
+    multi_resolution : {"sum", "stack"} or None, default=None
+        With several sizes: sum the maps, bilinearly resized to the largest, or give a tuple of maps, in the given
+        order. None means "stack".
+
+    batch_size : int, default=8
+        Photographs of equal shape that go through the network together.
+
+    device : str, default="auto"
+        "auto" takes CUDA where torch sees it; or "cpu", "cuda", "cuda:1".
+
+    on_error : {"raise", "warn"}, default="raise"
+        What to do with a photograph that cannot be read: "warn" leaves it out of `fit` and gives it a zero map in
+        `transform`, with one warning that lists them all.
+
+    memory : str, path or joblib.Memory, default=None
+        Keeps the maps of each photograph, by its content, box and size and by the learned filters.
+
+    n_jobs : int, default=None
+        Threads that read and decode ahead of the network. None: one per core, at most 8.
+
+    random_state : int, RandomState instance or None, default=None
+        Chooses photographs, patches and first cluster centres. An int makes `fit` reproducible.
+
+    verbose : bool, default=False
+        Show a progress bar on each pass.
+
+    Attributes
+    ----------
+    layers_ : list of dict
+        What was learned and set for each layer: arrays ``projection`` (d, C, k, k) and ``filters`` (K, d), and the
+        numbers that the formula below needs. Only `fit` changes them.
+
+    fingerprint_ : str
+        Hash of `layers_`.
+
+    failed_ : dict
+        The reasons for the photographs that could not be read in the last pass, by position.
+
+    See Also
+    --------
+    ConvFeatureExtractor : Maps of networks trained on ImageNet, where their weights can be had.
+
+    Notes
+    -----
+    With ``x`` the patch around a cell, its mean removed where `center`, ``v(x)`` its mean square and ``v0`` the
+    average of ``v`` over the patches of `fit`, a layer computes::
+
+        y   = W x / sqrt(v(x) + contrast * v0)
+        m_k = ||y|| * exp(beta * (<z_k, y> / ||y|| - 1))          0 where y = 0
+
+    and pools every ``m_k`` with a Gaussian. ``exp(beta * (<u, u'> - 1))`` on unit vectors is the dot-product form
+    [3]_ of the Gaussian kernel of [1]_, and ``||y||`` makes the kernel homogeneous, as in [1]_. ``W`` whitens the
+    patches by their (uncentred) second moment; dot products are those of ZCA whitening, which only rotates. The
+    anchors ``z_k`` are the centres of spherical k-means on the ``y / ||y||``. The Nystrom projection of [3]_ would
+    multiply ``m`` by ``k(Z, Z)^(-1/2)``. It is left out: after the last layer the maps must stay non-negative, as
+    the poolers need; before it the whitening of the next layer, which sees the same maps, takes its place.
+
+    [2]_ describes affine-normalised patches by a kernel network and aggregates them with VLAD. Here the network
+    runs over whole photographs, and any pooler of this package aggregates.
+
+    References
+    ----------
+    .. [1] J. Mairal, P. Koniusz, Z. Harchaoui, C. Schmid, "Convolutional kernel networks", NIPS 2014.
+    .. [2] M. Paulin, M. Douze, Z. Harchaoui, J. Mairal, F. Perronnin, C. Schmid, "Local convolutional features
+           with unsupervised training for image retrieval", ICCV 2015.
+    .. [3] J. Mairal, "End-to-end kernel learning with supervised convolutional kernel networks", NIPS 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.extraction import ConvKernelExtractor
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), dtype=np.uint8)
+    >>> extractor = ConvKernelExtractor((8, 16), image_size=64, n_patches=500, random_state=0)
+    >>> maps = extractor.fit_transform(images)
+    >>> maps[0].shape
+    (16, 6, 8)
+    >>> bool(maps[0].min() >= 0)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseExtractor._parameter_constraints,
+        "n_channels": ["array-like"],
+        **{name: ["array-like", Integral, Real, "boolean", None] for name in _PER_LAYER},
+        "n_images": [Interval(Integral, 1, None, closed="left")],
+        "n_patches": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        n_channels=(64, 512),
+        *,
+        patch_size=(5, 3),
+        subsampling=(2, 4),
+        beta=(8.0, 6.0),
+        center=(True, False),
+        n_components=(None, 96),
+        contrast=0.01,
+        reg=0.1,
+        n_images=200,
+        n_patches=30000,
+        image_size=224,
+        multi_resolution=None,
+        batch_size=8,
+        device="auto",
+        on_error="raise",
+        memory=None,
+        n_jobs=None,
+        random_state=None,
+        verbose=False,
+    ):
+        self.n_channels = n_channels
+        self.patch_size = patch_size
+        self.subsampling = subsampling
+        self.beta = beta
+        self.center = center
+        self.n_components = n_components
+        self.contrast = contrast
+        self.reg = reg
+        self.n_images = n_images
+        self.n_patches = n_patches
+        self.image_size = image_size
+        self.multi_resolution = multi_resolution
+        self.batch_size = batch_size
+        self.device = device
+        self.on_error = on_error
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ learning
+    def _fit_network(self, images: list) -> None:
+        settings = self._layer_settings()
+        rng = check_random_state(self.random_state)
+        chosen = np.sort(rng.permutation(len(images))[: self.n_images])
+        learned: list[dict] = []
+        for number, setting in enumerate(settings, start=1):
+            patches = self._sample_patches(images, chosen, learned, setting["patch_size"], rng)
+            try:
+                learned.append(_learn_layer(patches, setting, rng))
+            except ValueError as error:
+                raise ValueError(
+                    f"Layer {number} cannot be learned from the photographs given to fit: {error}. Give more "
+                    "(or more varied) photographs, or lower n_channels."
+                ) from error
+        self.layers_ = learned
+        self.fingerprint_ = _fingerprint(learned)
+
+    @torch.inference_mode()
+    def _sample_patches(
+        self, images: list, chosen: np.ndarray, learned: list[dict], size: int, rng: np.random.RandomState
+    ) -> torch.Tensor:
+        """Cut equally many patches at random out of the maps of each chosen photograph; returns them on the CPU.
+
+        Each layer reads the photographs again: a few seconds, for a memory that depends on no image size.
+        """
+        device = self._device()
+        network = _assemble(learned).to(device)
+        sizes = len(self._sizes())
+        share = -(-self.n_patches // (len(chosen) * sizes))
+        entries = self._read_ahead([images[i] for i in chosen], chosen, None)
+        patches, failed = [], {}
+        for position, entry in zip(chosen, entries, strict=True):
+            cells = rng.randint(np.iinfo(np.int32).max, size=(sizes, share))  # drawn for unreadable ones too
+            if isinstance(entry, Exception):
+                failed[int(position)] = str(entry)
+                continue
+            for pixels, drawn in zip(entry.arrays, cells, strict=True):
+                maps = network(_as_input(pixels).to(device))[0]
+                places = torch.from_numpy(drawn % (maps.shape[1] * maps.shape[2])).to(device)
+                patches.append(gather_patches(maps, size, places).cpu())
+        self.failed_ = failed
+        if not patches:
+            raise ValueError(
+                f"None of the {len(chosen)} photographs can be read: {'; '.join(failed.values())}"
+            )
+        if failed and not learned:
+            warnings.warn(
+                f"{len(failed)} of {len(chosen)} images could not be read and were left out of fit: "
+                + "; ".join(list(failed.values())[:20]),
+                UserWarning,
+                stacklevel=2,
+            )
+        return torch.cat(patches)
+
+    def _layer_settings(self) -> list[dict]:
+        """Check the parameters of the layers and return one dict per layer."""
+        channels = list(self.n_channels)
+        if not channels:
+            raise ValueError("n_channels must name at least one layer, got an empty sequence")
+        columns = {"n_channels": [_checked("n_channels", n, Integral, 1, True, False) for n in channels]}
+        for name, rules in _PER_LAYER.items():
+            value = getattr(self, name)
+            several = isinstance(value, list | tuple | np.ndarray)
+            values = list(value) if several else [value] * len(channels)
+            if len(values) != len(channels):
+                raise ValueError(
+                    f"{name} has {len(values)} entries, but n_channels={tuple(channels)} makes {len(channels)} layers"
+                )
+            columns[name] = [_checked(name, entry, *rules) for entry in values]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    # ------------------------------------------------------------------ the learned network
+    def _network_key(self) -> tuple:
+        check_is_fitted(self, "layers_")
+        return self.fingerprint_, str(self._device())
+
+    def _build(self) -> Bunch:
+        device = self._device()
+        return Bunch(
+            module=_assemble(self.layers_).to(device),
+            device=device,
+            dtype=torch.float32,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        )
+
+    def _identity(self) -> str:
+        check_is_fitted(self, "layers_")
+        return f"kernel-{self.fingerprint_}"
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = True
+        return tags
+
+
+def _checked(name, value, kind, low, closed, none_allowed):
+    """Return one entry of a per-layer parameter as a plain Python value, or say what it should have been."""
+    if value is None and none_allowed:
+        return None
+    fits = isinstance(value, kind) and (low is None or value > low or (closed and value == low))
+    if low is not None and isinstance(value, bool | np.bool_):
+        fits = False  # Python calls True an integer
+    if not fits or (kind is Real and not np.isfinite(value)):
+        words = {Integral: "an int", Real: "a finite number"}.get(kind, "a bool")
+        bound = "" if low is None else f" {'>=' if closed else '>'} {low}"
+        raise ValueError(f"{name} must be {words}{bound}{' or None' if none_allowed else ''}, got {value!r}")
+    return {Integral: int, Real: float}.get(kind, bool)(value)
+
+
+def _as_input(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255.0
+
+
+@torch.inference_mode()
+def _learn_layer(patches: torch.Tensor, setting: dict, rng: np.random.RandomState) -> dict:
+    """Learn whitening and filters from raw patches (n, C, k, k); always on the CPU, in float32."""
+    normalised, reference = normalise_patches(patches, setting["center"], setting["contrast"])
+    vectors = normalised.flatten(start_dim=1)
+    projection = whitening(vectors, setting["n_components"], setting["reg"])
+    white = vectors @ projection.T
+    norms = white.norm(dim=1)
+    directions = white[norms > 0] / norms[norms > 0, None]
+    filters = spherical_kmeans(directions, setting["n_channels"], rng)
+    return {
+        "projection": projection.reshape(-1, *patches.shape[1:]).numpy(),
+        "filters": filters.numpy(),
+        "beta": setting["beta"],
+        "subsampling": setting["subsampling"],
+        "center": setting["center"],
+        "contrast": setting["contrast"],
+        "reference": reference,
+    }
+
+
+def _assemble(learned: list[dict]) -> KernelNetwork:
+    """Make the network; with no layers it returns its input."""
+    layers = []
+    for layer in learned:
+        arrays = {name: torch.from_numpy(np.array(layer[name])) for name in ("projection", "filters")}
+        layers.append(KernelLayer(**{**layer, **arrays}))
+    return KernelNetwork(*layers).eval()
+
+
+def _fingerprint(learned: list[dict]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for layer in learned:
+        numbers = {name: value for name, value in layer.items() if not isinstance(value, np.ndarray)}
+        digest.update(json.dumps(numbers, sort_keys=True).encode())
+        for name in ("projection", "filters"):
+            digest.update(f"{name}{layer[name].shape}".encode() + layer[name].tobytes())
+    return digest.hexdigest()
