@@ -208,17 +208,23 @@ def _average_precisions(query, ranks, n_positives, method):
         raise ValueError(
             f"Query {worst} has {found[worst]} positives in its ranking, but n_positives={n_positives[worst]}."
         )
-    # j counts the hits of a query that come before this one.
-    j = np.arange(len(query)) - (np.cumsum(found) - found)[query]
     if method == "printed":
-        # A hit at rank r is among the first b for b = r + 1 .. m, and adds 1 / b to each of these precisions.
-        m = n_positives[query]
-        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, np.max(n_positives, initial=0) + 1))])
-        terms = harmonic[m] - harmonic[np.minimum(ranks, m)]
+        # One entry for each b = 1 .. m of each query, in one row: whether the image at rank b - 1 is a hit.
+        starts = np.cumsum(n_positives) - n_positives
+        owner = np.repeat(np.arange(len(n_positives)), n_positives)
+        hit = np.zeros(len(owner), dtype=np.intp)
+        early = ranks < n_positives[query]
+        hit[starts[query[early]] + ranks[early]] = 1
+        hits = np.cumsum(hit)
+        k = hits - (hits - hit)[starts[owner]]
+        terms = k / (np.arange(len(owner)) - starts[owner] + 1)
     else:
+        owner = query
+        # j counts the hits of a query that come before this one.
+        j = np.arange(len(query)) - (np.cumsum(found) - found)[query]
         terms = (j + 1) / (ranks + 1)
         if method == "trapezoid":
             before = np.where(ranks == 0, 1.0, j / np.maximum(ranks, 1))
             terms = (before + terms) / 2
-    totals = np.bincount(query, weights=terms, minlength=len(n_positives))
+    totals = np.bincount(owner, weights=terms, minlength=len(n_positives))
     return np.where(n_positives > 0, totals / np.maximum(n_positives, 1), np.nan)

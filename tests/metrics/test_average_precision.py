@@ -149,6 +149,11 @@ def test_junk_may_stand_anywhere(row, places):
         )
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_perfect_rankings_score_exactly_one(method):
+    assert [ap_from_ranks(np.arange(m), m, method) for m in range(1, 300)] == [1.0] * 299
+
+
 def test_missing_positives_contribute_nothing():
     assert average_precision([1, 2], [1, 9]) == 0.5
     assert average_precision([2, 3], [1]) == 0.0
