@@ -1,0 +1,66 @@
+"""`skretrieval demo`."""
+
+import re
+
+import pytest
+
+from skretrieval.datasets import load_sample_photographs
+
+
+def figures(output):
+    return {name: float(value) for name, value in re.findall(r"(mAP|P@1) ([\d.]+)", output)}
+
+
+def test_demo_finds_the_photographs_offline(tmp_path, run):
+    pytest.importorskip("skimage", reason="the sample photographs need the extra photos")
+    page = tmp_path / "page.html"
+    output = run("demo", "--views", 1, "--size", 112, "--html", page)
+    assert "15 photographs of 14 subjects, 15 queries" in output
+    assert "kernel + gsw" in output
+    assert f"Page: {page}" in output
+    # Chance is 0.2; the two photographs of the motorcycle must both be found.
+    assert figures(output)["mAP"] > 0.8
+    assert figures(output)["P@1"] > 0.8
+    html = page.read_text(encoding="utf-8")
+    assert html.count('<section class="search">') == 15
+    assert html.count('class="hit right"') >= 15
+    assert "View of Chelsea the cat" in html
+    for value in figures(output).values():
+        assert f"<dd>{value:.4f}</dd>" in html
+
+
+def test_demo_of_own_photographs(tmp_path, shared_photographs, run, network_options):
+    page = tmp_path / "page.html"
+    options = ["--views", 3, "--strength", 0.2, "--limit", 7, "--recipe", "mac", "--html", page]
+    output = run("demo", shared_photographs, *options, *network_options)
+    assert "7 photographs of 3 subjects, 21 queries" in output
+    assert "squeezenet1_1 + mac" in output
+    html = page.read_text(encoding="utf-8")
+    assert html.count('<section class="search">') == 21
+    assert html.count('class="thumb ') == 21 * 7
+
+
+def test_demo_without_labels_takes_each_photograph_as_a_subject(
+    tmp_path, run, draw_photograph, network_options
+):
+    for number in range(4):
+        draw_photograph(tmp_path / "flat" / f"{number}.png", number)
+    page = tmp_path / "page.html"
+    output = run("demo", tmp_path / "flat", "--strength", 0, "--views", 16, "--html", page, *network_options)
+    assert "4 photographs of 4 subjects, 64 queries" in output
+    assert figures(output) == {"mAP": 1.0, "P@1": 1.0}, "unchanged but for the JPEG compression"
+    assert "64 (60 shown)" in page.read_text(encoding="utf-8")
+
+
+def test_demo_without_scikit_image_names_the_extra(monkeypatch, tmp_path, run):
+    from skretrieval.datasets import _samples
+
+    monkeypatch.setattr(_samples, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="photos"):
+        load_sample_photographs()
+    output = run("demo", "--html", tmp_path / "page.html", fails=True)
+    assert 'pip install "scikit-retrieval[photos]"' in output
+
+
+def test_demo_of_an_empty_folder(tmp_path, run):
+    assert "No images in" in run("demo", tmp_path, fails=True)
