@@ -167,12 +167,15 @@ def _augment(unit, own, database, n_neighbors, alpha):
     n_others = len(database) - (own >= 0)
     # The n-th largest value of each row; of the neighbours that tie with it the first ones are taken.
     n = min(n_neighbors, len(database))
-    threshold = np.partition(similarities, -n, axis=1)[:, -n, None]
-    nearer = similarities > threshold
-    tied = similarities == threshold
-    wanted = np.minimum(n, n_others)[:, None] - np.count_nonzero(nearer, axis=1)[:, None]
-    chosen = nearer | (tied & (np.cumsum(tied, axis=1) <= wanted))
-    row, neighbor = np.nonzero(chosen)
+    threshold = np.partition(similarities, -n, axis=1)[:, -n]
+    row, neighbor = np.nonzero(similarities >= threshold[:, None])
+    tied = similarities[row, neighbor] == threshold[row]
+    wanted = np.minimum(n, n_others) - np.bincount(row[~tied], minlength=len(unit))
+    first = np.searchsorted(row, np.arange(len(unit)))
+    ties_so_far = np.cumsum(tied)
+    place = ties_so_far - (ties_so_far - tied)[first][row]  # 1 for the first tie of a row
+    chosen = ~tied | (place <= wanted[row])
+    row, neighbor = row[chosen], neighbor[chosen]
     weights = np.maximum(similarities[row, neighbor], 0) ** alpha
     graph = sparse.csr_array((weights, (row, neighbor)), shape=similarities.shape, dtype=unit.dtype)
     augmented = unit + graph @ database
