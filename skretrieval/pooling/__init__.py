@@ -4,29 +4,39 @@ from . import _channel as channel
 from . import _reductions as reductions
 from . import _regions as regions
 from . import _spatial as spatial
+from ._bow import BoWPooler
 from ._crow import CroWPooler
+from ._fisher import FisherVectorPooler
 from ._fusion import PoolerFusion
 from ._gem import GeMPooler
 from ._grmac import GRMACPooler
 from ._layerwise import LayerwisePooler
 from ._mac import MACPooler
+from ._netvlad import NetVLADPooler
 from ._rmac import RMACPooler
 from ._sjw import SJWPooler
 from ._spoc import SPoCPooler
 from ._sum import SumPooler
+from ._t_embedding import TEmbeddingPooler
+from ._vlad import VLADPooler
 from ._weighted import WeightedPooler
 
 __all__ = [
+    "BoWPooler",
     "CroWPooler",
+    "FisherVectorPooler",
     "GRMACPooler",
     "GeMPooler",
     "LayerwisePooler",
     "MACPooler",
+    "NetVLADPooler",
     "PoolerFusion",
     "RMACPooler",
     "SJWPooler",
     "SPoCPooler",
     "SumPooler",
+    "TEmbeddingPooler",
+    "VLADPooler",
     "WeightedPooler",
     "channel",
     "reductions",
