@@ -9,6 +9,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _num_samples
 
+from ..postprocessing import DatabaseAugmentation
+from ..retrieval import NearestNeighborsRetriever
 from ._average_precision import ap_from_relevance
 
 DISTRACTOR = -1
@@ -28,8 +30,9 @@ def leave_one_out_map(estimator, X, y):
         Fitted. Either a Pipeline whose last step is a retriever, a retriever (anything with ``kneighbors``,
         also a wrapper such as query expansion, also scikit-learn's NearestNeighbors), or a transformer to
         descriptors. A retriever is cloned and indexes the descriptors of the fold; its own gallery is not
-        searched. The descriptors of a transformer are compared by cosine. Of a fitted search such as
-        GridSearchCV the best estimator is taken.
+        searched. In the same way a DatabaseAugmentation step is cloned and augments the fold by itself. The
+        descriptors of a transformer are compared by cosine. Of a fitted search such as GridSearchCV the best
+        estimator is taken.
     X : sequence of n images, descriptors or whatever the estimator takes
         The images of the fold.
     y : array-like of shape (n,)
@@ -104,13 +107,24 @@ def _embed(estimator, X):
     if isinstance(estimator, Pipeline):
         last = estimator.steps[-1][1]
         if hasattr(last, "kneighbors") or isinstance(last, Pipeline):
-            return _embed(last, estimator[:-1].transform(X) if len(estimator) > 1 else X)
+            return _embed(last, _transform(estimator.steps[:-1], X))
+        if last in (None, "passthrough") or hasattr(last, "transform"):
+            return _transform(estimator.steps, X), NearestNeighborsRetriever(metric="cosine")
+        estimator = last
     if hasattr(estimator, "kneighbors"):
         return X, estimator
     if not hasattr(estimator, "transform"):
         raise TypeError(
             f"{type(estimator).__name__} has neither kneighbors nor transform: it yields no descriptors to search."
         )
-    from ..retrieval import NearestNeighborsRetriever
+    return _transform([("", estimator)], X), NearestNeighborsRetriever(metric="cosine")
 
-    return estimator.transform(X), NearestNeighborsRetriever(metric="cosine")
+
+def _transform(steps, X):
+    """Send X through fitted steps; what works on the gallery is fitted to X, which is the gallery here."""
+    for _, step in steps:
+        if isinstance(step, DatabaseAugmentation):
+            X = clone(step).fit_transform(X)
+        elif step not in (None, "passthrough"):
+            X = step.transform(X)
+    return X

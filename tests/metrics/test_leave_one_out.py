@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from skretrieval.metrics import average_precision, leave_one_out_map
-from skretrieval.postprocessing import LearnedWhitening, PCAWhitening
+from skretrieval.postprocessing import DatabaseAugmentation, LearnedWhitening, PCAWhitening
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 
 
@@ -105,6 +105,19 @@ def test_query_expansion_is_part_of_the_search():
     found = leave_one_out_map(make_pipeline(Normalizer(), expanded).fit(X), X, y)
     assert found == pytest.approx(expected, abs=1e-12)
     assert found != leave_one_out_map(plain, X, y)
+
+
+@pytest.mark.parametrize("last", [NearestNeighborsRetriever(), "passthrough"], ids=str)
+def test_database_augmentation_works_on_the_fold(last):
+    """As an unseen image a row would pass through unchanged, and the step would seem to do nothing."""
+    X, y = objects()
+    augmentation = DatabaseAugmentation(2)
+    pipeline = make_pipeline(Normalizer(), augmentation, last).fit(X[::-1] + 1)
+    expected = brute_force(clone(augmentation).fit_transform(X), y, cosine)
+    assert leave_one_out_map(pipeline, X, y) == pytest.approx(expected, abs=1e-12)
+    assert expected > brute_force(X, y, cosine) + 0.01
+    if last == "passthrough":
+        assert leave_one_out_map(augmentation, X, y) == pytest.approx(expected, abs=1e-12)
 
 
 def test_singletons_and_distractors():
@@ -200,5 +213,7 @@ def test_errors():
         leave_one_out_map(NearestNeighbors().fit(X), X, y[:-1])
     with pytest.raises(TypeError, match="DummyClassifier has neither kneighbors nor transform"):
         leave_one_out_map(make_pipeline(DummyClassifier()).fit(X, y)[-1], X, y)
+    with pytest.raises(TypeError, match="DummyClassifier has neither kneighbors nor transform"):
+        leave_one_out_map(make_pipeline(Normalizer(), DummyClassifier()).fit(X, y), X, y)
     with pytest.raises(ValueError, match="returned a query as its own neighbour"):
         leave_one_out_map(ReturnsItself().fit(X), X, y)
