@@ -6,6 +6,7 @@ from . import _regions as regions
 from . import _spatial as spatial
 from ._bow import BoWPooler
 from ._crow import CroWPooler
+from ._entropy import EntropyPooler
 from ._fisher import FisherVectorPooler
 from ._fusion import PoolerFusion
 from ._gem import GeMPooler
@@ -13,6 +14,7 @@ from ._grmac import GRMACPooler
 from ._layerwise import LayerwisePooler
 from ._mac import MACPooler
 from ._netvlad import NetVLADPooler
+from ._part_weighted import PartWeightedPooler
 from ._rmac import RMACPooler
 from ._sjw import SJWPooler
 from ._spoc import SPoCPooler
@@ -24,12 +26,14 @@ from ._weighted import WeightedPooler
 __all__ = [
     "BoWPooler",
     "CroWPooler",
+    "EntropyPooler",
     "FisherVectorPooler",
     "GRMACPooler",
     "GeMPooler",
     "LayerwisePooler",
     "MACPooler",
     "NetVLADPooler",
+    "PartWeightedPooler",
     "PoolerFusion",
     "RMACPooler",
     "SJWPooler",

@@ -145,7 +145,7 @@ class BoWPooler(CodebookPooler):
 
     def _histograms(self, batch: Batch, shape: tuple[int, int]) -> list[tuple[np.ndarray, ...]]:
         """Return (image, word, count) of the words in a batch: counted here, so that cells do not pile up."""
-        found = []
+        found: list[tuple[np.ndarray, ...]] = []
         for images, maps in self._blocks(batch):
             cells, valid = self._local(maps)
             words = self._words(cells)[valid].cpu().numpy()
