@@ -114,5 +114,7 @@ def test_more_neighbours_than_gallery():
 
 def test_box_outside_the_image():
     pipeline = model().fit([picture(0), picture(1)])
-    with pytest.raises(ValueError, match=r"Entry 1 .*box \(0, 0, 65, 48\) lies outside the image of 64x48 pixels"):
+    with pytest.raises(
+        ValueError, match=r"Entry 1 .*box \(0, 0, 65, 48\) lies outside the image of 64x48 pixels"
+    ):
         pipeline.predict([picture(0), ImageCrop(picture(1), (0, 0, 65, 48))])

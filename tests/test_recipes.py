@@ -190,6 +190,8 @@ def retrieve(model, queries):
 
 
 def test_retriever_directly_behind_a_pooler():
-    model = Pipeline([("pool", GRMACPooler()), ("norm", Normalizer()), ("find", NearestNeighborsRetriever(2))])
+    model = Pipeline(
+        [("pool", GRMACPooler()), ("norm", Normalizer()), ("find", NearestNeighborsRetriever(2))]
+    )
     maps = np.random.default_rng(0).random((5, 6, 7, 8), dtype=np.float32)
     assert np.array_equal(model.fit(maps).predict(maps)[:, 0], np.arange(5))

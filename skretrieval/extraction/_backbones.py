@@ -178,6 +178,7 @@ def tap(module: nn.Module, layers: Any) -> nn.Module:
     layers : None, str or sequence of str
         None for the output of the convolutional trunk, else torchvision node names or aliases.
     """
+    part: Any
     for part in module.modules():
         if getattr(part, "inplace", False) is True:
             part.inplace = False  # else an activation would overwrite the map of the layer before it
@@ -220,7 +221,7 @@ class _Ordered(nn.Module):
         return tuple(outputs[node] for node in self.nodes)
 
 
-def _trunk(module: nn.Module) -> nn.Module:
+def _trunk(module: Any) -> nn.Module:
     if hasattr(module, "features") and hasattr(module, "classifier"):
         return module.features
     if hasattr(module, "layer4") and hasattr(module, "fc"):

@@ -35,7 +35,7 @@ def _stored(key: str, maps: Any) -> Any:
     return maps
 
 
-class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Photographs to feature maps: everything but the network.
 
     A subclass has the constructor parameters named in ``_parameter_constraints`` below, learns or loads its
@@ -280,7 +280,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             ]
             return indices, self._packed(outputs)
         try:
-            outputs = self._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
+            per_size = self._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
         except RuntimeError as error:
             if not any(words in str(error) for words in _TOO_SMALL):
                 raise
@@ -288,7 +288,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             raise ValueError(
                 f"Entry {positions[indices[0]]}: {width}x{height} pixels after resizing are too few for the network"
             ) from error
-        outputs = self._fuse(outputs)
+        outputs = self._fuse(per_size)
         if store is not None:
             # bfloat16 has no numpy type; float32 holds it exactly
             hosts = [

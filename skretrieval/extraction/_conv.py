@@ -152,6 +152,9 @@ class ConvFeatureExtractor(BaseExtractor):
         self.random_state = random_state
         self.verbose = verbose
 
+    fingerprint_: str
+    _state: dict
+
     def _fit_network(self, images: list) -> None:
         self._forget_weights()
         self._network()
@@ -198,7 +201,7 @@ class ConvFeatureExtractor(BaseExtractor):
             self._state = used
         mean, std = backbones.normalisation(self.backbone, self.weights)
         device, dtype = self._device(), _DTYPES[self.dtype]
-        tapped = tapped.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std)
 
     def _seed(self) -> int | None:

@@ -102,7 +102,7 @@ def region_entropies(maps: torch.Tensor, boxes, n_bins: int) -> torch.Tensor:
     low = cells.amin(dim=2, keepdim=True)
     span = cells.amax(dim=2, keepdim=True) - low
     bins = ((cells - low) / torch.where(span > 0, span, 1) * n_bins).floor_().clamp_max_(n_bins - 1)
-    member = membership(boxes, maps.shape[2], maps.shape[3], maps).T
+    member = membership(boxes, maps).T
     n_cells = member.sum(dim=0).double()
     entropies = cells.new_zeros(*cells.shape[:2], len(boxes))
     for index in range(n_bins):  # one product with the regions' membership matrix per bin

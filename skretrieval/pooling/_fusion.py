@@ -121,7 +121,8 @@ class PoolerFusion(BasePooler, _BaseComposition):
         if len(set(lengths.values())) > 1:
             raise ValueError(f"PoolerFusion sums descriptors of equal length, got {lengths}")
         weights = np.ones(len(parts)) if self.weights is None else self.weights
-        return l2(sum(float(weight) * l2(part) for weight, part in zip(weights, parts, strict=True)))
+        weighted = [float(weight) * l2(part) for weight, part in zip(weights, parts, strict=True)]
+        return l2(torch.stack(weighted).sum(dim=0))
 
 
 def check_named_poolers(owner: Any, poolers: Any) -> None:

@@ -26,11 +26,11 @@ def sum_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | Non
     if spatial is None:
         if _is_whole(boxes, maps):
             return cells.sum(dim=2)[:, None, :]
-        member = membership(boxes, *maps.shape[2:], like=maps)
+        member = membership(boxes, maps)
         return (cells @ member.T).transpose(1, 2)
     weights = spatial.flatten(1)[:, None, :]  # (N or 1, 1, H*W)
     if not _is_whole(boxes, maps):
-        weights = weights * membership(boxes, *maps.shape[2:], like=maps)
+        weights = weights * membership(boxes, maps)
     if len(weights) == 1:
         return (cells @ weights[0].T).transpose(1, 2)
     return torch.bmm(cells, weights.transpose(1, 2)).transpose(1, 2)

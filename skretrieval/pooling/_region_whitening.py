@@ -46,8 +46,8 @@ class RegionWhitening:
 
     def update(self, vectors: torch.Tensor) -> None:
         """Add the non-zero regions of a batch, (N, R, K)."""
-        rows = vectors.flatten(0, 1)
-        rows = rows[(rows != 0).any(dim=1)].double().cpu().numpy()
+        flat = vectors.flatten(0, 1)
+        rows = flat[(flat != 0).any(dim=1)].double().cpu().numpy()
         if self.n == 0 and len(rows):
             # moments about a point amid the data: the products then keep their digits
             self.origin = rows.mean(axis=0)

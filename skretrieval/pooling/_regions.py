@@ -124,10 +124,11 @@ def check_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return boxes
 
 
-def membership(boxes: np.ndarray, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """Return the 0/1 matrix (R, H * W) that tells which cells lie in which region, typed as `like`."""
+def membership(boxes: np.ndarray, maps: torch.Tensor) -> torch.Tensor:
+    """Return the 0/1 matrix (R, H * W) that tells which cells lie in which region, typed as `maps`."""
     boxes = np.ascontiguousarray(boxes, dtype=np.int64)
-    return _membership(boxes.tobytes(), height, width).to(device=like.device, dtype=like.dtype)
+    member = _membership(boxes.tobytes(), maps.shape[2], maps.shape[3])
+    return member.to(device=maps.device, dtype=maps.dtype)
 
 
 @lru_cache(maxsize=256)

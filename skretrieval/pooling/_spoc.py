@@ -36,7 +36,7 @@ class SPoCPooler(SentencePooler):
     >>> import numpy as np
     >>> from skretrieval.pooling import SPoCPooler
     >>> SPoCPooler().fit_transform(np.ones((1, 2, 6, 8))).round(3)
-    array([[6.267, 6.267]])
+    array([[6.272, 6.272]])
     """
 
     _parameter_constraints: dict = {**SentencePooler._parameter_constraints, "center_prior": ["boolean"]}

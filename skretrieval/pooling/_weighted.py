@@ -225,8 +225,8 @@ class WeightedPooler(SentencePooler):
     def _sentence(self) -> Sentence:
         spatial = _word(self.spatial, SPATIAL, self.spatial_params)
         channel = _word(self.channel, CHANNEL, self.channel_params)
-        regions = _word(self.regions, REGIONS, self.region_params)
-        reduce = _word(self.reduce, REDUCTIONS, self.reduce_params)
+        regions: Any = _word(self.regions, REGIONS, self.region_params)
+        reduce: Any = _word(self.reduce, REDUCTIONS, self.reduce_params)
 
         def weights(maps):
             cells = None if spatial is None else _checked(spatial(maps), "spatial", maps, maps.shape[2:])
