@@ -317,7 +317,7 @@ def test_work_survives_sigkill(tmp_path, run, draw_photograph):
     folder, index = tmp_path / "photographs", tmp_path / "index"
     for number in range(64):
         draw_photograph(folder / f"{number:02d}.png", number, (400, 300))
-    options = ["--extractor", "squeezenet1_1", "--weights", "random", "--size", "400"]
+    options = ["--extractor", "squeezenet1_1", "--weights", "random", "--size", "400", "--device", "cpu"]
     command = [sys.executable, "-m", "skretrieval.cli", "index", str(folder), "--out", str(index), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = index / "pending" / "000001.json"
