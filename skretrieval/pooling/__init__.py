@@ -4,6 +4,7 @@ from . import _channel as channel
 from . import _reductions as reductions
 from . import _regions as regions
 from . import _spatial as spatial
+from ._adaptive_gaussian import AdaptiveGaussianPooler
 from ._bow import BoWPooler
 from ._crow import CroWPooler
 from ._entropy import EntropyPooler
@@ -15,15 +16,18 @@ from ._layerwise import LayerwisePooler
 from ._mac import MACPooler
 from ._netvlad import NetVLADPooler
 from ._part_weighted import PartWeightedPooler
+from ._region_integration import RegionIntegrationPooler
 from ._rmac import RMACPooler
 from ._sjw import SJWPooler
 from ._spoc import SPoCPooler
+from ._square_sum_rmac import SquareSumRMACPooler
 from ._sum import SumPooler
 from ._t_embedding import TEmbeddingPooler
 from ._vlad import VLADPooler
 from ._weighted import WeightedPooler
 
 __all__ = [
+    "AdaptiveGaussianPooler",
     "BoWPooler",
     "CroWPooler",
     "EntropyPooler",
@@ -36,8 +40,10 @@ __all__ = [
     "PartWeightedPooler",
     "PoolerFusion",
     "RMACPooler",
+    "RegionIntegrationPooler",
     "SJWPooler",
     "SPoCPooler",
+    "SquareSumRMACPooler",
     "SumPooler",
     "TEmbeddingPooler",
     "VLADPooler",

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from ._reductions import sum_cells
+from ._regions import whole
+
 
 def idf(amounts: torch.Tensor, eps: float) -> torch.Tensor:
     """Weigh rare channels up: ``log((K * eps + sum_h a_h) / (eps + a_k))`` (CroW section 4.2; S000 eq 17).
@@ -100,8 +103,31 @@ def _nonzero(maps: torch.Tensor) -> torch.Tensor:
     return maps.flatten(2).sign().sum(dim=2, dtype=torch.float64)
 
 
+def count_sparsity(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps: float = 1.0) -> torch.Tensor:
+    """Inverse frequency of the number of positive cells: ``log(sum_h N_h / (eps + N_k))`` (S001, channel weight).
+
+    Counts, not fractions, and nothing is added to the numerator; a zero map gets zero weights.
+    """
+    counts = _nonzero(maps)
+    total = counts.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, (torch.where(total > 0, total, 1) / (eps + counts)).log(), 0)
+
+
+def element(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps: float = 1e-12) -> torch.Tensor:
+    """Inverse frequency of the squared mean of the weighted channel (eChannel, S002 eqs 4-5).
+
+    ``b_k = (Omega_k / (H W))^2`` with ``Omega_k`` the spatially weighted sum. eps is a mere guard against empty maps:
+    the values span seven orders of magnitude, so a larger one would change the result (spec A-16).
+    """
+    height, width = maps.shape[2:]
+    weighted = sum_cells(maps, whole(height, width), spatial)[:, 0].double()
+    return idf((weighted / (height * width)).square(), eps)
+
+
 #: Channel words of the grammar: functions (maps, spatial, **params) -> (N, K).
 CHANNEL: dict[str, Callable[..., torch.Tensor]] = {
     "sparsity": sparsity,
+    "count_sparsity": count_sparsity,
+    "element": element,
     "sparsity_deviation": _sparsity_deviation_word,
 }

@@ -13,7 +13,7 @@ import torch
 
 from ._regions import membership
 
-_SAFE_POWER = 8  # beyond it float32 powers of ordinary activations overflow or vanish (spec 1.1)
+_SAFE_POWER = 4  # beyond it float32 powers of activations of 1e6 or 1e-6 overflow or vanish (spec 1.1)
 
 
 def _is_whole(boxes: np.ndarray, maps: torch.Tensor) -> bool:

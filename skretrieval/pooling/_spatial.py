@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -41,6 +42,31 @@ def crow(maps: torch.Tensor) -> torch.Tensor:
     ECCV Workshops 2016, section 4.1.
     """
     return response(maps).sqrt()
+
+
+def adaptive_gaussian(maps: torch.Tensor, alpha: float = 0.1, sigma_scale: float = 0.25) -> torch.Tensor:
+    """Gaussian around the strongest cells (aGaussian, S002 eqs 1-3).
+
+    The centre is the mean place of the cells whose sum over channels reaches the ``ceil(alpha * H * W)``-th largest,
+    all ties included (spec A-14); ``sigma = sigma_scale * max(H, W)``, half of the way from the centre of the map to its
+    farther border (spec A-15). With ``alpha=1`` the centre is that of the map (nGaussian).
+    """
+    height, width = maps.shape[2:]
+    n_cells = height * width
+    total = maps.sum(dim=1, dtype=torch.float64).flatten(1)
+    n_top = max(1, math.ceil(alpha * n_cells - 1e-9))
+    threshold = total.topk(n_top, dim=1).values[:, -1:]
+    strong = (total >= threshold).double().unflatten(1, (height, width))
+    i = torch.arange(height, dtype=torch.float64, device=maps.device)
+    j = torch.arange(width, dtype=torch.float64, device=maps.device)
+    count = strong.sum(dim=(1, 2))
+    at_i = (strong.sum(dim=2) @ i / count)[:, None]
+    at_j = (strong.sum(dim=1) @ j / count)[:, None]
+    sigma = sigma_scale * max(height, width)
+    # the exponential factorises: one Gaussian along each side
+    rows = torch.exp(-((i - at_i) ** 2) / (2 * sigma**2))
+    cols = torch.exp(-((j - at_j) ** 2) / (2 * sigma**2))
+    return (rows[:, :, None] * cols[:, None, :] / (2 * math.pi * sigma**2)).to(maps.dtype)
 
 
 def saliency(
@@ -156,4 +182,5 @@ SPATIAL: dict[str, Callable[..., torch.Tensor]] = {
     "response": response,
     "crow": crow,
     "saliency": saliency,
+    "adaptive_gaussian": adaptive_gaussian,
 }

@@ -22,7 +22,7 @@ from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
 
 # Words with logarithms of counts or square roots: negative activations have no meaning there (spec 0.2).
-_NONNEGATIVE_WORDS = {"response", "crow", "saliency", "sparsity", "sparsity_deviation"}
+_NONNEGATIVE_WORDS = {"response", "crow", "saliency", "sparsity", "sparsity_deviation", "count_sparsity"}
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,12 @@ class WeightedPooler(SentencePooler):
     Parameters
     ----------
     spatial : str, callable or None, default=None
-        Weight of each cell: "center_prior" (SPoC), "crow" (CroW, S001), "response" (S004), "saliency" (S000), or
-        a function of maps (N, K, H, W) that returns (N, H, W) or (1, H, W).
+        Weight of each cell: "center_prior" (SPoC), "crow" (CroW, S001), "response" (S004), "saliency" (S000),
+        "adaptive_gaussian" (S002), or a function of maps (N, K, H, W) that returns (N, H, W) or (1, H, W).
 
     channel : str, callable or None, default=None
-        Weight of each channel: "sparsity" (CroW), "sparsity_deviation" (S000), or a function of the maps and the
-        spatial weights (or None) that returns (N, K).
+        Weight of each channel: "sparsity" (CroW), "count_sparsity" (S001), "sparsity_deviation" (S000), "element"
+        (S002), or a function of the maps and the spatial weights (or None) that returns (N, K).
 
     regions : str or callable, default="whole"
         "whole", "rmac" (grid of R-MAC), or a function of (height, width) in cells that returns boxes

@@ -9,14 +9,17 @@ from references import pooling as ref
 from sklearn.base import clone
 
 from skretrieval.pooling import (
+    AdaptiveGaussianPooler,
     CroWPooler,
     GeMPooler,
     GRMACPooler,
     MACPooler,
     PoolerFusion,
+    RegionIntegrationPooler,
     RMACPooler,
     SJWPooler,
     SPoCPooler,
+    SquareSumRMACPooler,
     SumPooler,
 )
 
@@ -46,6 +49,9 @@ DEFAULTS = [
     _case("grmac", GRMACPooler(), ref.grmac),
     _case("sjw", SJWPooler(), ref.sjw),
     _case("gsw", _gsw(), ref.gsw),
+    _case("region_integration", RegionIntegrationPooler(whiten=False), ref.region_integration),
+    _case("adaptive_gaussian", AdaptiveGaussianPooler(), ref.adaptive_gaussian),
+    _case("square_sum_rmac", SquareSumRMACPooler(), ref.square_sum_rmac),
 ]
 
 #: their parameters away from the defaults
@@ -87,6 +93,24 @@ VARIANTS = [
         channel_combine="sum",
         eps=1e-4,
     ),
+    *[
+        _case(f"regions-{n}", RegionIntegrationPooler(n, whiten=False), ref.region_integration, n_levels=n)
+        for n in (1, 4)
+    ],
+    *[
+        # the six combinations of S002's figure 4; alpha = 1 is nGaussian
+        _case(
+            f"gaussian-{alpha}-{channel}",
+            AdaptiveGaussianPooler(alpha, channel),
+            ref.adaptive_gaussian,
+            alpha=alpha,
+            channel=channel,
+            eps=1e-6 if channel == "sparsity" else 1e-12,
+        )
+        for alpha in (0.1, 0.35, 1.0)
+        for channel in ("element", "sparsity", None)
+    ],
+    *[_case(f"square_sum-{n}", SquareSumRMACPooler(n), ref.square_sum_rmac, n_levels=n) for n in (1, 2, 5)],
 ]
 
 

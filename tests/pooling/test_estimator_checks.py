@@ -18,14 +18,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skretrieval import pooling
 from skretrieval.pooling import (
+    AdaptiveGaussianPooler,
     CroWPooler,
     GeMPooler,
     GRMACPooler,
     MACPooler,
     PoolerFusion,
+    RegionIntegrationPooler,
     RMACPooler,
     SJWPooler,
     SPoCPooler,
+    SquareSumRMACPooler,
     SumPooler,
     WeightedPooler,
 )
@@ -90,6 +93,9 @@ POOLERS = [
     SJWPooler(),
     WeightedPooler(),
     PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4]),
+    RegionIntegrationPooler(),
+    AdaptiveGaussianPooler(),
+    SquareSumRMACPooler(),
 ]
 VARIANTS = [
     SumPooler(rectify=False),
@@ -104,12 +110,16 @@ WITHOUT_ROWS = {"LayerwisePooler"}
 
 
 def test_every_pooler_is_checked():
+    from pooling.test_codebook_checks import (
+        POOLERS as LEARNED,
+    )  # those that learn from the maps; imports this module
+
     public = {
         name
         for name in pooling.__all__
         if inspect.isclass(getattr(pooling, name)) and name.endswith("Pooler")
     } | {"PoolerFusion"}
-    assert {type(pooler).__name__ for pooler in POOLERS} == public - WITHOUT_ROWS
+    assert {type(pooler).__name__ for pooler in POOLERS + LEARNED} == public - WITHOUT_ROWS
 
 
 def name_of(check):
