@@ -7,6 +7,7 @@ from numbers import Real
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval
 
@@ -64,6 +65,9 @@ class FisherVectorPooler(CodebookPooler):
     local_axes_ : LocalAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
+    n_iter_ : int
+        Iterations of expectation-maximisation that were run.
+
     n_features_in_ : int
         Channels K of the maps.
 
@@ -117,7 +121,11 @@ class FisherVectorPooler(CodebookPooler):
             max_iter=self.max_iter,
             random_state=rng.randint(np.iinfo(np.int32).max),
         )
-        mixture.fit(sample.astype(np.float64))  # small variances lose their digits in float32
+        # Small variances lose their digits in float32. The mixture refuses to start by k-means where scikit-learn's
+        # array API dispatch is on, although these are numpy arrays.
+        with config_context(array_api_dispatch=False):
+            mixture.fit(sample.astype(np.float64))
+        self.n_iter_ = mixture.n_iter_
         self.weights_, self.means_, self.variances_ = mixture.weights_, mixture.means_, mixture.covariances_
         self._n_features_out = 2 * self.means_.size
 

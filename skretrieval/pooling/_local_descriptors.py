@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._linalg import l2_normalize, principal_axes, project
 from ._base import BasePooler
-from ._batches import Batch, iter_batches
+from ._batches import Batch, iter_batches, n_entries
 from ._normalise import l2
 
 #: Numbers in the largest intermediate tensor of an aggregation (128 MiB in float64).
@@ -100,6 +100,11 @@ class CodebookPooler(BasePooler):
             )
         if self.n_local is not None:
             self.local_axes_ = local_axes(sample, self.n_local)
+            if len(self.local_axes_.components) == 0:
+                raise ValueError(
+                    f"n_local={self.n_local!r}: all local descriptors are equal (n_samples={n_entries(X)} feature "
+                    f"maps, n_features={sample.shape[1]} channels), there is nothing to whiten"
+                )
             sample = l2_normalize(project(sample, self.local_axes_.mean, self.local_axes_.components))
         self._learn_codebook(sample, rng)
 
@@ -167,20 +172,10 @@ def local_axes(sample: np.ndarray, n_local: int | str) -> LocalAxes:
     sample : ndarray of shape (n, K)
         Local descriptors.
     n_local : int or "all"
-        Dimensions to keep; "all" keeps as many as the sample has.
-
-    Raises
-    ------
-    ValueError
-        If the descriptors are all equal.
+        Dimensions to keep; "all" keeps as many as the sample has, none if its descriptors are all equal.
     """
     mean, components, values, _ = principal_axes(sample, None if n_local == "all" else int(n_local))
-    if len(values) == 0:
-        raise ValueError(
-            f"n_local={n_local!r}: the local descriptors (n_samples={sample.shape[0]}, "
-            f"n_features={sample.shape[1]}) are all equal, there is nothing to whiten"
-        )
-    if n_local != "all" and len(values) < int(n_local):
+    if n_local != "all" and 0 < len(values) < int(n_local):
         warnings.warn(
             f"n_local={n_local} exceeds the rank {len(values)} of the local descriptors; "
             f"{len(values)} dimensions are kept",

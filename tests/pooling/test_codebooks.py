@@ -262,6 +262,12 @@ def test_too_few_descriptors(case):
         pooler.fit([one_cell, np.zeros((N_CHANNELS, 3, 3))])
 
 
+def test_nothing_to_whiten(case):
+    constant = np.full((2, N_CHANNELS, 3, 3), 4.0)
+    with pytest.raises(ValueError, match=r"all local descriptors are equal \(n_samples=2 .*n_features=5"):
+        clone(case.pooler).set_params(n_local="all").fit(constant)
+
+
 def test_nothing_to_learn_from(case):
     with pytest.raises(ValueError, match="every cell of every feature map is zero"):
         clone(case.pooler).fit(np.zeros((3, N_CHANNELS, 2, 2)))
