@@ -5,20 +5,20 @@ rounding could have hidden it. Their exact scores (see ``_scores``) decide the o
 of the gallery. So the ranking is the one of a plain float64 loop over all pairs and independent of the block
 sizes, at the cost of one float32 matrix product.
 
-Rankings of a large part of the gallery come from a float64 product instead, where only items that rounding
-could have swapped are decided by their exact scores: the same order again, with distances that may differ in
-their last bit.
+For rankings of a large part of the gallery all pairs of a small one are scored exactly. In a larger one they
+come from a float64 product, where only items that rounding could have swapped are decided by their exact
+scores: the same order again, but distances that may differ in their last bits.
 """
 
 import numpy as np
 
-from ._scores import SCORERS
+from ._scores import BLOCK_SIZE, SCORERS
 
 # A ranking of this share of the gallery or more is cheaper from a full float64 block than from candidates.
 _FULL_SHARE = 8
 
 
-def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=8192, query_block_size=1024):
+def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=None, query_block_size=1024):
     """Find the nearest gallery items of every query.
 
     Parameters
@@ -32,7 +32,7 @@ def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=8192, q
         Distance: 1 - cosine, L2 or L1.
     block_size, query_block_size : int
         Gallery and query rows that are multiplied at a time; working memory grows with their product. They
-        change the speed, never the neighbours.
+        change the speed, never the neighbours. ``block_size=None`` is 8192, or more for a few queries.
 
     Returns
     -------
@@ -45,7 +45,8 @@ def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=8192, q
     indices = np.empty((queries.n_items, n_neighbors), dtype=np.intp)
     full = _FULL_SHARE * n_neighbors >= gallery.n_items
     if full:
-        query_block_size = max(1, min(query_block_size, block_size * query_block_size // len(gallery.rows)))
+        rows = (block_size or BLOCK_SIZE) * query_block_size // len(gallery.rows)
+        query_block_size = max(1, min(query_block_size, rows))
     for start, stop in queries.blocks(query_block_size):
         scorer = SCORERS[metric](queries.slice(start, stop), gallery)
         rank = _rank_all if full else _top_k
@@ -57,8 +58,9 @@ def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=8192, q
 def _top_k(scorer, k, block_size):
     """Best k of every query, in exact order: ``(scores, indices)``, each of shape (n_queries, k)."""
     n_queries, n_items = scorer.queries.n_items, scorer.gallery.n_items
+    # Tables of candidates, padded by -inf. While kth is -inf nothing has been dropped and there is no padding.
     values = index = kth = None
-    for start, stop in scorer.gallery.blocks(block_size):
+    for start, stop in scorer.gallery.blocks(block_size or scorer.block_size):
         scores = scorer.coarse(start, stop)
         if kth is None:
             kth = _kth_best(scores, k)
@@ -74,7 +76,7 @@ def _top_k(scorer, k, block_size):
         values = np.concatenate([values, new_values], axis=1)
         index = np.concatenate([index, new_index], axis=1)
         kth = _kth_best(values, k)
-        row, column = np.nonzero((values >= _lowest(scorer, kth)[:, None]) & (index < n_items))
+        row, column = np.nonzero(values >= _lowest(scorer, kth)[:, None])
         values, index = _pack(row, values[row, column], index[row, column], n_queries, n_items)
         if values.shape[1] > max(4 * k, 4096):
             # So many near ties that the bound cannot part them: decide exactly, or memory would grow.
@@ -124,19 +126,18 @@ def _rank_all(scorer, k, block_size):
     """Rank the whole gallery from full float64 blocks; the order is that of ``_top_k``."""
     n_queries, n_items = scorer.queries.n_items, scorer.gallery.n_items
     scores = np.empty((n_queries, n_items))
-    for start, stop in scorer.gallery.blocks(block_size):
+    for start, stop in scorer.gallery.blocks(block_size or BLOCK_SIZE):
         scores[:, start:stop] = scorer.fine(start, stop)
     error, near = scorer.fine_error()
     order = np.argsort(-scores, axis=1, kind=None if error.any() else "stable")
     scores = np.take_along_axis(scores, order, axis=1)
-    # Neighbours in the ranking that rounding may have swapped or torn apart form groups.
-    close = np.zeros((n_queries, n_items + 1), dtype=bool)
-    close[:, 1:-1] = scores[:, :-1] - scores[:, 1:] <= 2 * error
     if error.any():
+        # Neighbours in the ranking that rounding may have swapped or torn apart form groups.
+        close = np.zeros((n_queries, n_items + 1), dtype=bool)
+        close[:, 1:-1] = scores[:, :-1] - scores[:, 1:] <= 2 * error
         row, column = np.nonzero(close[:, :-1] | close[:, 1:] | (scores >= near))
-        if len(row):
-            exact, item = scorer.pairs(row, order[row, column]), order[row, column]
-            group = np.cumsum(~close[row, column])
-            best = np.lexsort((item, -exact, group))
-            scores[row, column], order[row, column] = exact[best], item[best]
+        exact, item = scorer.pairs(row, order[row, column]), order[row, column]
+        group = np.cumsum(~close[row, column])
+        best = np.lexsort((item, -exact, group))
+        scores[row, column], order[row, column] = exact[best], item[best]
     return scores[:, :k], order[:, :k]

@@ -36,9 +36,9 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     engine : {"exact"}, default="exact"
         How to search.
     engine_params : dict, default=None
-        For the exact engine: ``block_size`` (default 8192) gallery rows are compared with
-        ``query_block_size`` (default 1024) query rows at a time. They bound the working memory (about 30 bytes
-        times their product) and change nothing in the result.
+        For the exact engine: ``block_size`` (default 8192, or more for a few queries) gallery rows are compared
+        with ``query_block_size`` (default 1024) query rows at a time. They bound the working memory (about 50
+        bytes times their product) and never change the ranking.
 
     Attributes
     ----------

@@ -20,6 +20,12 @@ from ._descriptors import ragged_arange
 # Rows converted and multiplied at a time in float64: 1 MB, so that the parts stay in the processor's cache.
 _CACHE_ELEMENTS = 2**17
 
+# Up to this many gallery rows whole blocks are scored pair by pair: no slower to speak of, and bit by bit exact.
+_SMALL_GALLERY = 1024
+
+# Gallery rows in one product.
+BLOCK_SIZE = 8192
+
 
 def _slack(n_features, dtype):
     """Relative error bound of a sum of ``n_features`` products in any order of summation.
@@ -54,10 +60,13 @@ class Scorer:
         Prepared rows (unit rows for the cosine) of the same dtype.
     """
 
+    block_size = BLOCK_SIZE
+
     def __init__(self, queries, gallery):
         self.queries = queries
         self.gallery = gallery
         self.query_rows = queries.rows.astype(np.float64)
+        self.fine_is_exact = len(gallery.rows) <= _SMALL_GALLERY
 
     def coarse(self, start, stop):
         """Coarse scores of the gallery items ``start:stop``, shape (n_queries, stop - start)."""
@@ -65,7 +74,7 @@ class Scorer:
 
     def fine(self, start, stop):
         """Scores of the same block in float64; see ``fine_error`` for how far they may be from exact."""
-        return self._block(self._fine_rows, start, stop)
+        return self._block(self._exact_rows if self.fine_is_exact else self._fine_rows, start, stop)
 
     def _block(self, function, start, stop):
         low, high = self.gallery.row_range(start, stop)
@@ -142,6 +151,23 @@ class Scorer:
             gallery_row = np.repeat(item_starts[part], sizes[part]) + number % width
             yield start, stop, self._pair_rows(query_row, gallery_row), query_row, gallery_row, first
 
+    def _from_differences(self, query_rows, low, high):
+        """Scores of all queries and the gallery rows ``low:high`` from their differences, in cache-sized parts."""
+        n_queries, n_features = query_rows.shape
+        scores = np.empty((n_queries, high - low), dtype=query_rows.dtype)
+        n_rows = min(high - low, max(1, _CACHE_ELEMENTS // n_features))
+        n_together = max(1, _CACHE_ELEMENTS // (n_features * n_rows))
+        for start in range(0, high - low, n_rows):
+            rows = self.gallery.rows[low + start : min(low + start + n_rows, high)]
+            rows = rows.astype(query_rows.dtype, copy=False)
+            for first in range(0, n_queries, n_together):
+                difference = query_rows[first : first + n_together, None] - rows
+                part = self._reduce(difference.reshape(-1, n_features))
+                scores[first : first + n_together, start : start + n_rows] = part.reshape(
+                    difference.shape[:2]
+                )
+        return scores
+
     def _per_query(self, row_values):
         """Largest value over the regions of each query."""
         if self.queries.offsets is None:
@@ -157,6 +183,9 @@ class Cosine(Scorer):
         n_features = gallery.rows.shape[1]
         dtype = _coarse_dtype(n_features, gallery.rows.dtype)
         self.coarse_rows = queries.rows.astype(dtype, copy=False)
+        if dtype == gallery.rows.dtype:
+            # Nothing is converted, so few queries can meet many rows at once: fewer calls of threaded code.
+            self.block_size = max(BLOCK_SIZE, 2**20 // len(self.coarse_rows))
         self.error = _slack(n_features, dtype)
         self.squares = np.einsum("id,id->i", self.query_rows, self.query_rows, optimize=False)
 
@@ -177,14 +206,31 @@ class Cosine(Scorer):
 
     def fine_error(self):
         error, near = super().fine_error()
-        return error + _slack(self.query_rows.shape[1], np.float64), near
+        return error if self.fine_is_exact else error + _slack(self.query_rows.shape[1], np.float64), near
+
+    def _exact_rows(self, low, high):
+        scores = np.empty((len(self.query_rows), high - low))
+        step = max(1, _CACHE_ELEMENTS // self.query_rows.shape[1])
+        for start in range(low, high, step):
+            rows = self.gallery.rows[start : min(start + step, high)].astype(np.float64)
+            # For each pair the same loop over d as for a list of pairs, hence the same bits.
+            products = np.einsum("id,jd->ij", self.query_rows, rows, optimize=False)
+            squares = np.einsum("jd,jd->j", rows, rows, optimize=False)
+            scores[:, start - low : start - low + step] = self._divide(
+                products, squares * self.squares[:, None]
+            )
+        return scores
 
     def _pair_rows(self, query_row, gallery_row):
         left, right = self.query_rows[query_row], self.gallery.rows[gallery_row].astype(np.float64)
-        scores = np.einsum("pd,pd->p", left, right, optimize=False)
-        # Dividing by the root of the product, not by two roots, gives exactly 1 for two equal rows.
-        squares = np.einsum("pd,pd->p", right, right, optimize=False) * self.squares[query_row]
-        return np.clip(scores / np.sqrt(np.where(squares > 0, squares, 1.0)), -1.0, 1.0)
+        squares = np.einsum("pd,pd->p", right, right, optimize=False)
+        products = np.einsum("pd,pd->p", left, right, optimize=False)
+        return self._divide(products, squares * self.squares[query_row])
+
+    @staticmethod
+    def _divide(products, squares):
+        # The root of the product of two squared lengths, not two roots, gives exactly 1 for two equal rows.
+        return np.clip(products / np.sqrt(np.where(squares > 0, squares, 1.0)), -1.0, 1.0)
 
     @staticmethod
     def distance(scores):
@@ -222,12 +268,20 @@ class Euclidean(Scorer):
         return scores - 2 * _slack(self.centred.shape[1], np.float64) * self._scale()
 
     def fine_error(self):
+        if self.fine_is_exact:
+            return super().fine_error()
         scale = self._scale()[:, None]
         # Small distances are differences of large norms: those are recomputed from the rows themselves.
         return _slack(self.centred.shape[1], np.float64) * scale, -1e-3 * scale
 
+    def _exact_rows(self, low, high):
+        return self._from_differences(self.query_rows, low, high)
+
     def _pair_rows(self, query_row, gallery_row):
-        difference = self.query_rows[query_row] - self.gallery.rows[gallery_row]
+        return self._reduce(self.query_rows[query_row] - self.gallery.rows[gallery_row])
+
+    @staticmethod
+    def _reduce(difference):
         return -np.einsum("pd,pd->p", difference, difference, optimize=False)
 
     @staticmethod
@@ -246,37 +300,25 @@ class Manhattan(Scorer):
         self.coarse_rows = queries.rows.astype(dtype, copy=False)
         self.error = _slack(n_features, dtype)
 
+        self.fine_is_exact = True
+
     def _coarse_rows(self, low, high):
-        return self._differences(self.coarse_rows, low, high)
+        return self._from_differences(self.coarse_rows, low, high)
 
-    def _fine_rows(self, low, high):
-        return self._differences(self.query_rows, low, high)
-
-    def _differences(self, query_rows, low, high):
-        n_queries, n_features = query_rows.shape
-        scores = np.empty((n_queries, high - low), dtype=query_rows.dtype)
-        n_rows = min(high - low, max(1, _CACHE_ELEMENTS // n_features))
-        n_together = max(1, _CACHE_ELEMENTS // (n_features * n_rows))
-        for start in range(0, high - low, n_rows):
-            rows = self.gallery.rows[low + start : min(low + start + n_rows, high)]
-            rows = rows.astype(query_rows.dtype, copy=False)
-            for first in range(0, n_queries, n_together):
-                part = query_rows[first : first + n_together, None] - rows
-                scores[first : first + n_together, start : start + n_rows] = -self._sum(part)
-        return scores
+    def _exact_rows(self, low, high):
+        return self._from_differences(self.query_rows, low, high)
 
     @staticmethod
-    def _sum(difference):
+    def _reduce(difference):
         np.abs(difference, out=difference)
-        flat = difference.reshape(-1, difference.shape[-1])
-        return np.einsum("pd->p", flat, optimize=False).reshape(difference.shape[:-1])
+        return -np.einsum("pd->p", difference, optimize=False)
 
     def loosen(self, scores):
         """Coarse score below which no item can be exactly as near as the item with ``scores``."""
         return scores * (1 + 3 * self.error)
 
     def _pair_rows(self, query_row, gallery_row):
-        return -self._sum(self.query_rows[query_row] - self.gallery.rows[gallery_row])
+        return self._reduce(self.query_rows[query_row] - self.gallery.rows[gallery_row])
 
     @staticmethod
     def distance(scores):

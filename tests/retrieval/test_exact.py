@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from skretrieval.retrieval import _scores
 from skretrieval.retrieval._descriptors import DescriptorSet, ragged_arange, unit_rows
 from skretrieval.retrieval._exact import search
 from skretrieval.retrieval._scores import SCORERS
@@ -16,6 +17,25 @@ METRICS = ["cosine", "euclidean", "manhattan"]
 TOLERANCE = {np.float32: 3e-6, np.float64: 1e-12}
 # Above and below the share of the gallery from which the whole of it is ranked.
 NEIGHBORS = [1, 4, 5, 31, 40]
+
+
+@pytest.fixture(scope="module", params=["small", "large"], autouse=True)
+def gallery_kind(request):
+    """Treat the galleries of these tests as small ones and as large ones (see ``_scores``)."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "large":
+            patch.setattr(_scores, "_SMALL_GALLERY", 0)
+        yield request.param
+
+
+def assert_same(found, expected, gallery_kind, metric, k, n_items):
+    """Equal indices always, equal distances but in long rankings of large galleries by a product."""
+    np.testing.assert_array_equal(found[1], expected[1])
+    if gallery_kind == "small" or metric == "manhattan" or 8 * k < n_items:
+        np.testing.assert_array_equal(found[0], expected[0])
+    else:
+        tolerance = 100 * np.finfo(expected[0].dtype).eps
+        np.testing.assert_allclose(found[0], expected[0], rtol=tolerance, atol=tolerance)
 
 
 def prepared(X, metric, dtype=None):
@@ -56,7 +76,7 @@ def test_region_sets_equal_loops(slow, make_regions, metric, kinds, k):
     Q = make_regions(7, 6, seed=2) if query_kind == "regions" else Q
     G = make_regions(40, 6, seed=3) if gallery_kind == "regions" else G
     expected = slow.distances(Q, G, metric)
-    for block_size, query_block_size in [(8192, 1024), (5, 3), (1, 1)]:
+    for block_size, query_block_size in [(None, 1024), (8192, 1024), (5, 3), (1, 1)]:
         found = search(
             prepared(Q, metric),
             prepared(G, metric),
@@ -93,7 +113,7 @@ def test_best_rows_are_the_best_pair(slow, make_regions, metric):
     metric=st.sampled_from(METRICS),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
-def test_any_shape_with_ties_and_zeros(slow, rows, m, k, blocks, metric, dtype):
+def test_any_shape_with_ties_and_zeros(slow, gallery_kind, rows, m, k, blocks, metric, dtype):
     # Small integers: many equal rows, equal distances and zero vectors.
     G = rows.astype(dtype)
     Q, k = G[:m], min(k, len(G))
@@ -101,11 +121,10 @@ def test_any_shape_with_ties_and_zeros(slow, rows, m, k, blocks, metric, dtype):
     found = search(queries, gallery, k, metric=metric)
     slow.assert_ranking(found, slow.distances(Q, G, metric), k, TOLERANCE[dtype])
     in_blocks = search(queries, gallery, k, metric=metric, block_size=blocks[0], query_block_size=blocks[1])
-    np.testing.assert_array_equal(in_blocks[1], found[1])
-    np.testing.assert_allclose(in_blocks[0], found[0], rtol=0, atol=4 * np.finfo(dtype).eps)
+    assert_same(in_blocks, found, gallery_kind, metric, k, len(G))
     # A shorter answer is the beginning of a longer one, and equal rows keep their order.
-    full = search(queries, gallery, len(G), metric=metric)[1]
-    np.testing.assert_array_equal(full[:, :k], found[1])
+    distances, full = search(queries, gallery, len(G), metric=metric)
+    assert_same((distances[:, :k], full[:, :k]), found, gallery_kind, metric, len(G), len(G))
     _, group = np.unique(G, axis=0, return_inverse=True)
     for ranking in full:
         for number in range(group.max() + 1):
@@ -116,7 +135,7 @@ def test_any_shape_with_ties_and_zeros(slow, rows, m, k, blocks, metric, dtype):
 @pytest.mark.parametrize("k", [3, 25, 200])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("metric", METRICS)
-def test_blocks_change_nothing(metric, dtype, k):
+def test_blocks_change_nothing(gallery_kind, metric, dtype, k):
     Q, G = data(6, n=300, m=11, d=33, dtype=dtype)
     G[100:150] = G[:50]
     queries, gallery = prepared(Q, metric), prepared(G, metric)
@@ -125,11 +144,7 @@ def test_blocks_change_nothing(metric, dtype, k):
         found = search(
             queries, gallery, k, metric=metric, block_size=block_size, query_block_size=query_block_size
         )
-        np.testing.assert_array_equal(found[1], indices)
-        if k < 300 / 8:  # candidates are scored pair by pair
-            np.testing.assert_array_equal(found[0], distances)
-        else:  # a float64 product, whose last bit is the library's
-            np.testing.assert_allclose(found[0], distances, rtol=0, atol=8 * np.finfo(dtype).eps)
+        assert_same(found, (distances, indices), gallery_kind, metric, k, 300)
 
 
 @pytest.mark.parametrize("k", [4, 300])
@@ -243,11 +258,17 @@ def test_many_dimensions_are_multiplied_in_float64(slow):
         slow.assert_ranking(found, slow.distances(Q, G, metric), 2, 3e-6)
 
 
+@pytest.mark.parametrize("kind", ["rows", "far gallery", "unlike regions"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_coarse_scores_stay_within_their_bound(metric):
+def test_coarse_scores_stay_within_their_bound(metric, kind):
     # The proof that no neighbour is missed rests on it: what is exact never falls below the loosened score.
     Q, G = data(14, n=500, m=20, d=700, dtype=np.float32)
     G += np.float32(3)
+    if kind == "far gallery":
+        Q = G.mean(axis=0) + np.float32(1e-3) * Q
+        G[100:] *= np.float32(1e3)  # after the rows by which the gallery is centred
+    elif kind == "unlike regions":
+        Q = [np.stack([row * np.float32(1e3), G[0] + np.float32(0.5)]) for row in Q]
     queries, gallery = prepared(Q, metric), prepared(G, metric)
     scorer = SCORERS[metric](queries, gallery)
     coarse = scorer.coarse(0, 500).astype(np.float64)
@@ -259,7 +280,28 @@ def test_coarse_scores_stay_within_their_bound(metric):
     assert (np.abs(coarse - exact) <= slack / 2).all()
     error, near = scorer.fine_error()
     assert (np.abs(fine - exact) <= error).all()
-    assert near.shape == (20, 1)
+    assert error.shape == near.shape == (20, 1)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_euclidean_bound_is_about_centred_rows(monkeypatch, make_regions, regions):
+    # However far from the origin, and by the largest row of query and gallery.
+    monkeypatch.setattr(_scores, "_SMALL_GALLERY", 0)
+    Q = make_regions(5, 6, seed=17) if regions else data(17)[0]
+    G = data(18)[1]
+    near = SCORERS["euclidean"](prepared(Q, "euclidean"), prepared(G, "euclidean"))
+    far = SCORERS["euclidean"](
+        prepared([item + 1e6 for item in Q] if regions else Q + 1e6, "euclidean"),
+        prepared(G + 1e6, "euclidean"),
+    )
+    for scorer in (near, far):
+        scorer.coarse(0, 40)
+    np.testing.assert_allclose(far.fine_error()[0], near.fine_error()[0], rtol=1e-6)
+    centred = G - G.mean(axis=0)
+    items = Q if regions else Q[:, None]
+    largest = [max(((row - G.mean(axis=0)) ** 2).sum() for row in item) for item in items]
+    scale = np.array(largest) + (centred**2).sum(axis=1).max()
+    np.testing.assert_allclose(near.fine_error()[0].ravel() / scale, (6 + 16) * 2.0**-52, rtol=1e-9)
 
 
 def test_memory_is_bounded_by_the_blocks():
@@ -277,6 +319,16 @@ def test_memory_is_bounded_by_the_blocks():
         full_peak = tracemalloc.get_traced_memory()[1] - distances.nbytes - indices.nbytes
     finally:
         tracemalloc.stop()
+    tied = DescriptorSet(np.ones((40000, 4), dtype=np.float32) / 2)
+    tracemalloc.start()
+    try:
+        _, indices = search(tied.slice(0, 64), tied, 3, block_size=1024)
+        tied_peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(indices, np.tile([0, 1, 2], (64, 1)))
+    # Sorting all 64 x 40000 tied candidates at once would take 200 MB.
+    assert tied_peak < 50e6
     # The product of all queries with the gallery alone would take 120 MB (float32).
     assert peak < 12e6
     assert full_peak < 12e6
