@@ -39,6 +39,9 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def _learn(self, X: Any) -> None:
         """Learn from the maps; called when `_learns`."""
 
+    def _check_values(self, batch: Batch) -> None:
+        """Raise if the method has no meaning for these values; called for every batch of a single layer."""
+
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         raise NotImplementedError
 
@@ -68,6 +71,8 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         n_entries(X)
         first = True
         for batches in iter_batches(X[:1] if isinstance(X, FeatureMaps) else X, None, self._layers):
+            if not self._layers:
+                self._check_values(batches[0])
             if first:
                 self._start([batch.maps.shape[1] for batch in batches])
                 if not self._learns:
@@ -155,4 +160,7 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
 
 def _head(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
-    return tuple(Batch(batch.indices[:1], batch.maps[:1], batch.nonnegative) for batch in batches)
+    return tuple(
+        Batch(batch.indices[:1], batch.maps[:1], batch.nonnegative or bool((batch.maps[:1] >= 0).all()))
+        for batch in batches
+    )

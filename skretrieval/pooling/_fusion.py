@@ -96,9 +96,9 @@ class PoolerFusion(BasePooler, _BaseComposition):
         check_named_poolers(self, self.poolers)
         if self.weights is not None:
             weights = np.asarray(self.weights, dtype=float)
-            if weights.shape != (len(self.poolers),) or not np.isfinite(weights).all():
+            if weights.shape != (len(self.poolers),) or not np.isfinite(weights).all() or not weights.any():
                 raise ValueError(
-                    f"weights must be {len(self.poolers)} finite numbers, one per pooler, got {self.weights}"
+                    f"weights must be {len(self.poolers)} finite numbers, not all 0, one per pooler, got {self.weights}"
                 )
         for _, pooler in self.poolers:
             pooler._validate_params()

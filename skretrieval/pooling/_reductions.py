@@ -13,7 +13,9 @@ import torch
 
 from ._regions import membership
 
-_SAFE_POWER = 4  # beyond it float32 powers of activations of 1e6 or 1e-6 overflow or vanish (spec 1.1)
+# Powers up to 4 of maps whose largest activation lies here stay within float32; others are scaled first (spec 1.1).
+_SAFE_POWER = 4
+_SAFE_RANGE = (1e-6, 1e9)
 
 
 def _is_whole(boxes: np.ndarray, maps: torch.Tensor) -> bool:
@@ -62,17 +64,25 @@ def power_mean_cells(
     maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None, p: float = 3.0
 ) -> torch.Tensor:
     """Power mean ``(mean x^p)^(1/p)``: mean for p = 1, maximum for p = inf (S000 eq 12; GeM)."""
+    if not p >= 1:
+        raise ValueError(f"p must be at least 1, got {p}")
     if p == 1:
         return mean_cells(maps, boxes, spatial)
     if np.isinf(p):
         return max_cells(maps, boxes, spatial)
     maps = _weighted(maps, spatial)
-    if p > _SAFE_POWER:
+    if p > _SAFE_POWER or not _is_moderate(maps):
         return _scaled_power_mean(maps, boxes, p)
     powered = maps * maps * maps if p == 3 else maps.pow(p)
     mean = sum_cells(powered, boxes) / _areas(boxes, maps)
     # odd integer powers keep the sign of ReLU-free maps (spec 0.2); fractional ones come rectified
     return mean.pow(1 / p) if int(p) != p or int(p) % 2 == 0 else mean.sign() * mean.abs().pow(1 / p)
+
+
+def _is_moderate(maps: torch.Tensor) -> bool:
+    low, high = torch.aminmax(maps.flatten(1), dim=1)
+    largest = torch.maximum(-low, high)
+    return bool(((largest == 0) | ((largest >= _SAFE_RANGE[0]) & (largest <= _SAFE_RANGE[1]))).all())
 
 
 def _scaled_power_mean(maps: torch.Tensor, boxes: np.ndarray, p: float) -> torch.Tensor:

@@ -100,6 +100,8 @@ def rmac(height: int, width: int, n_levels: int = 3, include_global: bool = Fals
     >>> len(regions.rmac(24, 32)), len(regions.rmac(24, 24))
     (20, 14)
     """
+    if n_levels < 1:
+        raise ValueError(f"n_levels must be at least 1, got {n_levels}")
     boxes = np.array(_rmac_grid(height, width, n_levels)).reshape(-1, 4)
     return np.concatenate([boxes, whole(height, width)]) if include_global else boxes
 

@@ -99,15 +99,16 @@ class SentencePooler(BasePooler):
         self._n_features_out = len(self.region_whitening_.components)
 
     def _maps(self, batch: Batch) -> torch.Tensor:
-        if self.rectify:
-            return batch.rectified()
-        if not batch.nonnegative and self._sentence().needs_nonnegative:
+        self._check_values(batch)
+        return batch.rectified() if self.rectify else batch.maps
+
+    def _check_values(self, batch: Batch) -> None:
+        if not self.rectify and not batch.nonnegative and self._sentence().needs_nonnegative:
             bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
             raise ValueError(
                 f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__} with "
                 "these parameters; use rectify=True"
             )
-        return batch.maps
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         vectors = region_vectors(self._maps(batches[0]), self._sentence())
