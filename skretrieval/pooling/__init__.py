@@ -17,6 +17,7 @@ from ._mac import MACPooler
 from ._netvlad import NetVLADPooler
 from ._part_weighted import PartWeightedPooler
 from ._region_integration import RegionIntegrationPooler
+from ._regional_second_order import RegionalSecondOrderPooler
 from ._rmac import RMACPooler
 from ._sjw import SJWPooler
 from ._spoc import SPoCPooler
@@ -41,6 +42,7 @@ __all__ = [
     "PoolerFusion",
     "RMACPooler",
     "RegionIntegrationPooler",
+    "RegionalSecondOrderPooler",
     "SJWPooler",
     "SPoCPooler",
     "SquareSumRMACPooler",
