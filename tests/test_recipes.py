@@ -24,7 +24,8 @@ from skretrieval.postprocessing import LearnedWhitening, PCAWhitening
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 
 NAMES = sorted(recipes.__all__)
-PLAIN = ["crow", "gem", "grmac", "gsw", "mac", "rmac", "sjw", "spoc"]
+MULTI = ["late_fusion_rmac", "ms_rmac"]  # several maps per photograph
+PLAIN = [name for name in NAMES if name not in MULTI]
 
 
 def pictures(n=6, seed=0):
@@ -41,7 +42,7 @@ def pictures(n=6, seed=0):
 
 
 def front(**params):
-    return ConvFeatureExtractor(counting_network, image_size=96, device="cpu", **params)
+    return ConvFeatureExtractor(counting_network, **{"image_size": 96, "device": "cpu", **params})
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -123,6 +124,22 @@ def test_maps_can_be_given_instead_of_photographs():
     by_maps = recipes.grmac(extractor="passthrough", whitening=None, n_neighbors=3).fit(maps)
     by_images = recipes.grmac(extractor=front(), whitening=None, n_neighbors=3).fit(pictures())
     assert np.array_equal(by_maps.predict(maps), by_images.predict(pictures()))
+
+
+@pytest.mark.parametrize("name", MULTI)
+def test_recipes_of_several_maps(name):
+    maps = list(zip(*[front(image_size=size).fit_transform(pictures(8)) for size in (64, 96)], strict=True))
+    model = getattr(recipes, name)(extractor="passthrough", n_neighbors=3).fit(maps)
+    assert np.array_equal(model.predict(maps)[:, 0], np.arange(8))
+    assert model.named_steps["pooler"]._n_features_out == (20 if name == "ms_rmac" else 10)
+
+
+def test_multi_layer_recipes_name_the_published_layers():
+    extractor = recipes.ms_rmac().named_steps["extractor"]
+    extractor = clone(extractor).set_params(weights=None, random_state=0, image_size=64)
+    channels = [maps.shape[0] for maps in extractor.fit_transform(pictures(1))[0]]
+    assert channels == [64, 128, 256, 512, 512]
+    assert recipes.late_fusion_rmac().named_steps["extractor"].image_size == [550, 800, 1050]
 
 
 @pytest.mark.parametrize("name", NAMES)
