@@ -95,8 +95,8 @@ class DescriptorSet:
         return DescriptorSet(rows, np.concatenate([[0], np.cumsum(counts)]))
 
     def append(self, other):
-        """Items of ``self`` followed by those of ``other``, in the dtype of ``self``."""
-        rows = np.concatenate([self.rows, other.rows.astype(self.rows.dtype, copy=False)])
+        """Items of ``self`` followed by those of ``other``, which has the same dtype."""
+        rows = np.concatenate([self.rows, other.rows])
         if self.offsets is None and other.offsets is None:
             return DescriptorSet(rows)
         counts = np.concatenate([self.counts, other.counts])

@@ -216,6 +216,18 @@ def test_zero_vectors_have_cosine_distance_one():
     np.testing.assert_array_equal(full[1], [[1, 0, 3, 4, 2], [0, 1, 2, 3, 4]])
 
 
+def test_unit_rows_are_rounded_once_and_alike_everywhere(slow):
+    rng = np.random.default_rng(19)
+    rows = np.concatenate([rng.normal(size=(3, 1001)), np.zeros((1, 1001))]).astype(np.float32)
+    which = rng.integers(0, 4, size=2500)
+    found = unit_rows(rows[which])
+    np.testing.assert_array_equal(found, unit_rows(rows)[which])
+    expected = np.array([slow.l2(row.astype(np.float64)) for row in rows])
+    # Correctly rounded, but where the float64 value is a tie within its own error.
+    wrong = unit_rows(rows) != expected.astype(np.float32)
+    assert wrong.mean() < 1e-3
+
+
 @pytest.mark.parametrize("k", [2, 60])
 def test_scale_does_not_matter_for_the_cosine(k):
     Q, G = data(9, n=60, d=8, dtype=np.float32)
