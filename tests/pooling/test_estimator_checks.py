@@ -93,7 +93,9 @@ POOLERS = [
     SJWPooler(),
     WeightedPooler(),
     PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4]),
-    RegionIntegrationPooler(),
+    # rows are 1x1 maps, where S001's channel weight log(K / 2) leaves nothing of the battery's two columns to whiten;
+    # the whitening is that of RMACPooler below
+    RegionIntegrationPooler(whiten=False),
     AdaptiveGaussianPooler(),
     SquareSumRMACPooler(),
 ]
@@ -104,15 +106,15 @@ VARIANTS = [
     GeMPooler(p=1.0, rectify=False),
     RMACPooler(include_global=True, rectify=False),
     GRMACPooler(region_norm="l2", include_global=True, p=2.5),
+    RMACPooler(whiten=True),
+    WeightedPooler(spatial="crow", channel="sparsity", regions="rmac", region_norm="l2", whiten=True),
 ]
-# what takes tuples of maps has no rows to adapt to, see test_layerwise.py
-WITHOUT_ROWS = {"LayerwisePooler"}
+# no rows to adapt to: one takes tuples of maps, one gives ragged sets of regions; each has its own tests
+WITHOUT_ROWS = {"LayerwisePooler", "RegionalSecondOrderPooler"}
 
 
 def test_every_pooler_is_checked():
-    from pooling.test_codebook_checks import (
-        POOLERS as LEARNED,
-    )  # those that learn from the maps; imports this module
+    from pooling.test_codebook_checks import POOLERS as LEARNED  # which imports this module
 
     public = {
         name
