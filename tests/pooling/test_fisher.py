@@ -72,6 +72,17 @@ def test_number_of_cells_does_not_matter(maps):
     assert_allclose(pooler.transform([twice]), pooler.transform(maps[:1]), rtol=1e-10, atol=1e-13)
 
 
+def test_cells_that_are_none_do_not_count(maps):
+    pooler = FisherVectorPooler(3, n_local=None, random_state=0).fit(maps)
+    tensors = [torch.from_numpy(values) for values in (pooler.weights_, pooler.means_, pooler.variances_)]
+    cells = torch.rand(2, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    valid = torch.tensor([[True, False, True, True, False, False], [False] * 6])
+    found = fisher_gradient(cells, valid, *tensors)
+    alone = fisher_gradient(cells[:1, [0, 2, 3]], valid[:1, [0, 2, 3]], *tensors)
+    assert_allclose(found[0], alone[0])
+    assert not found[1].any()
+
+
 def test_array_api_dispatch(maps, monkeypatch):
     """The mixture starts by k-means, which scikit-learn does not dispatch; the maps are numpy arrays all the same."""
     expected = FisherVectorPooler(2, n_local=None, random_state=0).fit_transform(maps)

@@ -76,6 +76,13 @@ def test_loud_channels_do_not_win_by_loudness():
     assert_array_equal(PartWeightedPooler(n_parts=1).fit(maps).parts_, [2])
 
 
+def test_equal_variances_in_the_order_of_the_channels():
+    maps = np.stack([np.full((200, 2, 2), value) for value in (1.0, 2.0, 4.0)])
+    maps[2, 150] = 50.0
+    pooler = PartWeightedPooler(n_parts=60).fit(maps)
+    assert_array_equal(pooler.parts_, [150, *range(59)])
+
+
 def test_maps_as_a_batch_or_one_by_one():
     maps = np.stack([make_map(5, 6, 7, seed=seed) for seed in range(6)])
     together = PartWeightedPooler(n_parts=4).fit(maps)
