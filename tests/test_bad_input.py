@@ -98,7 +98,7 @@ def test_empty_input():
             step.fit([])
     with pytest.raises(ValueError, match="minimum of 1"):
         NearestNeighborsRetriever().fit(np.zeros((0, 3)))
-    with pytest.raises(ValueError, match="(?i)0 |empty"):
+    with pytest.raises(ValueError, match=r"(?i)0 |empty"):
         NearestNeighborsRetriever().fit([])
 
 

@@ -6,10 +6,13 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
+from sklearn.utils import check_random_state
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -94,6 +97,13 @@ def _named(name: str, trained: bool) -> nn.Module:
     return torchvision.models.get_model(name, weights=None, **options)
 
 
+def seed_of(random_state: Any) -> int | None:
+    """Turn scikit-learn's random_state into a seed for torch; None stays unseeded."""
+    if random_state is None or isinstance(random_state, Integral):
+        return None if random_state is None else int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
 def normalisation(backbone: Any, weights: Any) -> tuple[tuple, tuple]:
     """Return the mean and standard deviation per RGB channel that the weights were trained with."""
     if isinstance(backbone, str) and weights == "DEFAULT":
@@ -123,6 +133,15 @@ def default_state_dict(backbone: str, progress: bool) -> dict:
             + (f" (its SHA-256 begins with {match.group(1)})" if match else "")
             + f" into {folder}, or give its path as `weights`."
         ) from error
+
+
+def source_state(backbone: Any, weights: Any, progress: bool = False) -> dict | None:
+    """Return the state dict that the `weights` parameter stands for; None: random, or what the module brings."""
+    if weights is None:
+        return None
+    if isinstance(weights, str) and weights == "DEFAULT":
+        return default_state_dict(backbone, progress) if isinstance(backbone, str) else None
+    return read_state_dict(weights)
 
 
 def read_state_dict(path: Any) -> dict:

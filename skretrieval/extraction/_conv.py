@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
@@ -181,12 +180,15 @@ class ConvFeatureExtractor(BaseExtractor):
             self._forget_weights()
         if own:
             module = copy.deepcopy(self.backbone)
-            if self._weights_path() is not None:
-                backbones.load_state_dict(module, backbones.read_state_dict(self.weights), self._title())
+            state = self._source_state()
+            if state is not None:
+                backbones.load_state_dict(module, state, self._title())
         elif "_state" in self.__dict__:
             module = backbones.build_module(self.backbone, None, self._state, "as stored", strict=False)
         else:
-            module = backbones.build_module(self.backbone, self._seed(), self._source_state(), self._title())
+            module = backbones.build_module(
+                self.backbone, backbones.seed_of(self.random_state), self._source_state(), self._title()
+            )
         tapped = backbones.tap(module.eval(), self.layers).eval().requires_grad_(False)
         used = backbones.used_weights(module, tapped)
         found = backbones.fingerprint(used)
@@ -204,20 +206,8 @@ class ConvFeatureExtractor(BaseExtractor):
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std)
 
-    def _seed(self) -> int | None:
-        if self.random_state is None or isinstance(self.random_state, Integral):
-            return None if self.random_state is None else int(self.random_state)
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-
-    def _weights_path(self) -> str | None:
-        return None if self.weights is None or self.weights == "DEFAULT" else os.fspath(self.weights)
-
     def _source_state(self) -> dict | None:
-        if self._weights_path() is not None:
-            return backbones.read_state_dict(self.weights)
-        if self.weights == "DEFAULT" and isinstance(self.backbone, str):
-            return backbones.default_state_dict(self.backbone, progress=bool(self.verbose))
-        return None  # random, or what the factory brings
+        return backbones.source_state(self.backbone, self.weights, progress=bool(self.verbose))
 
     def _title(self) -> str:
         return f"backbone={backbones.title(self.backbone)!r}, weights={self.weights!r}"

@@ -6,6 +6,7 @@ from . import _regions as regions
 from . import _spatial as spatial
 from ._adaptive_gaussian import AdaptiveGaussianPooler
 from ._bow import BoWPooler
+from ._class_activation import ClassActivationMask
 from ._crow import CroWPooler
 from ._entropy import EntropyPooler
 from ._fisher import FisherVectorPooler
@@ -30,6 +31,7 @@ from ._weighted import WeightedPooler
 __all__ = [
     "AdaptiveGaussianPooler",
     "BoWPooler",
+    "ClassActivationMask",
     "CroWPooler",
     "EntropyPooler",
     "FisherVectorPooler",

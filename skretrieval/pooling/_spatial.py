@@ -48,8 +48,8 @@ def adaptive_gaussian(maps: torch.Tensor, alpha: float = 0.1, sigma_scale: float
     """Gaussian around the strongest cells (aGaussian, S002 eqs 1-3).
 
     The centre is the mean place of the cells whose sum over channels reaches the ``ceil(alpha * H * W)``-th largest,
-    all ties included (spec A-14); ``sigma = sigma_scale * max(H, W)``, half of the way from the centre of the map to its
-    farther border (spec A-15). With ``alpha=1`` the centre is that of the map (nGaussian).
+    all ties included (spec A-14); ``sigma = sigma_scale * max(H, W)``, half of the way from the centre of the map to
+    its farther border (spec A-15). With ``alpha=1`` the centre is that of the map (nGaussian).
     """
     height, width = maps.shape[2:]
     n_cells = height * width
