@@ -181,5 +181,5 @@ def vectorize(matrices: torch.Tensor, offdiag_scale: float = 1.0) -> torch.Tenso
     row, column = torch.triu_indices(size, size, device=matrices.device)
     vectors = matrices.flatten(-2)[..., row * size + column]
     if offdiag_scale != 1:
-        vectors = vectors * torch.where(row == column, 1.0, offdiag_scale).to(vectors)
+        vectors = torch.where(row == column, vectors, vectors * float(offdiag_scale))
     return vectors
