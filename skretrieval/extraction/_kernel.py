@@ -50,25 +50,26 @@ class ConvKernelExtractor(BaseExtractor):
 
     Parameters
     ----------
-    n_channels : sequence of int, default=(64, 512)
+    n_channels : sequence of int, default=(256, 512)
         Filters of each layer; as many layers as entries. The parameters marked *per layer* take one value for
         all layers or a sequence of as many values.
 
-    patch_size : int or sequence of int, default=(5, 3)
-        Per layer: side of the patches, in cells of the layer's input.
+    patch_size : int or sequence of int, default=(7, 1)
+        Per layer: side of the patches, in cells of the layer's input. A patch of the second layer already sees a
+        neighbourhood, that of the pooling between the layers.
 
-    subsampling : int or sequence of int, default=(2, 4)
+    subsampling : int or sequence of int, default=2
         Per layer: the Gaussian pooling keeps every so-manieth row and column. Its standard deviation is half of
         that; 1 means no pooling.
 
-    beta : float or sequence of float, default=(8.0, 6.0)
+    beta : float or sequence of float, default=8.0
         Per layer: sharpness of the kernel. Larger values let a patch excite fewer channels.
 
     center : bool or sequence of bool, default=(True, False)
         Per layer: whether the mean of each channel is removed from each patch. In the first layer this makes
         the network see (colour) gradients and not levels, and so bear changes of light.
 
-    n_components : int, None or sequence of these, default=(None, 96)
+    n_components : int, None or sequence of these, default=(64, 128)
         Per layer: principal components of the patches that are kept; None, or more than there are, keeps all.
 
     contrast : float or sequence of float, default=0.01
@@ -78,11 +79,11 @@ class ConvKernelExtractor(BaseExtractor):
     reg : float or sequence of float, default=0.1
         Per layer: added to the eigenvalues in the whitening, relative to their mean.
 
-    n_images : int, default=200
+    n_images : int, default=100
         At most so many photographs, chosen at random, give the patches in `fit`; memory and time of `fit` don't
         grow beyond them.
 
-    n_patches : int, default=30000
+    n_patches : int, default=20000
         Patches from which each layer is learned, equally many from each of these photographs.
 
     image_size : int, None or list of int, default=224
@@ -164,7 +165,7 @@ class ConvKernelExtractor(BaseExtractor):
     >>> extractor = ConvKernelExtractor((8, 16), image_size=64, n_patches=500, random_state=0)
     >>> maps = extractor.fit_transform(images)
     >>> maps[0].shape
-    (16, 6, 8)
+    (16, 12, 16)
     >>> bool(maps[0].min() >= 0)
     True
     """
@@ -180,17 +181,17 @@ class ConvKernelExtractor(BaseExtractor):
 
     def __init__(
         self,
-        n_channels=(64, 512),
+        n_channels=(256, 512),
         *,
-        patch_size=(5, 3),
-        subsampling=(2, 4),
-        beta=(8.0, 6.0),
+        patch_size=(7, 1),
+        subsampling=2,
+        beta=8.0,
         center=(True, False),
-        n_components=(None, 96),
+        n_components=(64, 128),
         contrast=0.01,
         reg=0.1,
-        n_images=200,
-        n_patches=30000,
+        n_images=100,
+        n_patches=20000,
         image_size=224,
         multi_resolution=None,
         batch_size=8,

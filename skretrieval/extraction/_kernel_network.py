@@ -163,7 +163,7 @@ def spherical_kmeans(
     # np.unique sorts its rows; the order of the patches themselves does not depend on rounding
     chosen = rng.choice(np.sort(first), n_clusters, replace=False)
     centres = vectors[torch.from_numpy(chosen)].clone()
-    assigned = None
+    assigned: torch.Tensor | None = None
     for _ in range(n_iter):
         pairs = [(rows @ centres.T).max(dim=1) for rows in vectors.split(8192)]
         similarity = torch.cat([pair.values for pair in pairs])
@@ -244,6 +244,9 @@ class KernelLayer(nn.Module):
     contrast, reference : float
         Contrast normalisation.
     """
+
+    projection: torch.Tensor
+    filters: torch.Tensor
 
     def __init__(
         self,

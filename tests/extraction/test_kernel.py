@@ -26,13 +26,19 @@ def photographs(n=6, seed=0):
 
 
 def small(**parameters):
-    defaults = dict(n_channels=(8, 12), n_components=(None, 20), image_size=48, n_patches=600, random_state=0)
+    defaults = dict(n_channels=(8, 12), patch_size=(5, 3), subsampling=(2, 4), n_components=(None, 20))
+    defaults.update(image_size=48, n_patches=600, random_state=0)
     return ConvKernelExtractor(**{**defaults, "device": "cpu", **parameters})
 
 
 @pytest.fixture(scope="module")
 def fitted():
     return small().fit(photographs())
+
+
+def test_defaults_learn_from_two_photographs():
+    maps = ConvKernelExtractor(image_size=56, random_state=0).fit_transform(photographs(2))
+    assert [found.shape for found in maps] == [(512, 10, 14), (512, 14, 11)]
 
 
 def test_maps_are_non_negative_float32_of_every_shape(fitted):
