@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import joblib
 import numpy as np
@@ -42,7 +43,8 @@ def pictures(n=6, seed=0):
 
 
 def front(**params):
-    return ConvFeatureExtractor(counting_network, **{"image_size": 96, "device": "cpu", **params})
+    defaults = {"backbone": counting_network, "image_size": 96, "device": "cpu"}
+    return ConvFeatureExtractor(**{**defaults, **params})
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -158,15 +160,13 @@ def test_views_are_found():
     assert model.score(views.images, views.labels) > 0.6  # chance is 0.29
 
 
-def test_grid_search_over_the_whole_pipeline_runs_no_network_twice(tmp_path, monkeypatch):
-    """The issue's grid: p, n_levels, rho, n_expand and image_size, in two processes."""
+def test_grid_search_over_the_whole_pipeline_runs_no_network_twice(tmp_path):
+    """Parameters of every stage at once, in two processes."""
     log = tmp_path / "log"
-    monkeypatch.setenv("SKRETRIEVAL_TEST_LOG", str(log))
     gallery = pictures(12)
     y = np.arange(12) % 4
-    model = recipes.gsw(
-        extractor=front(memory=str(tmp_path / "cache")), whitening=None, expand=1, n_neighbors=2
-    )
+    extractor = front(backbone=partial(counting_network, str(log)), memory=str(tmp_path / "cache"))
+    model = recipes.gsw(extractor=extractor, whitening=None, expand=1, n_neighbors=2)
     grid = [
         {"extractor__image_size": [64, 96], "pooler__grmac__p": [1.0, 3.0], "pooler__sjw__rho": [1.0, 100.0]},
         {"pooler__grmac__n_levels": [2, 3], "retriever__n_expand": [1, 2]},

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -304,4 +305,6 @@ def title(backbone: str | nn.Module | Callable) -> str:
         return backbone
     if isinstance(backbone, nn.Module):
         return type(backbone).__name__
+    if isinstance(backbone, partial):
+        return f"{title(backbone.func)}{backbone.args}{sorted(backbone.keywords.items())}"
     return f"{getattr(backbone, '__module__', '')}.{getattr(backbone, '__qualname__', repr(backbone))}"

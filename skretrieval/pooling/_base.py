@@ -99,9 +99,11 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         descriptors : ndarray of shape (n, d)
             One row per image, float32, or float64 for float64 maps.
         """
-        if self._learns or not isinstance(X, FeatureMaps):
+        if not isinstance(X, FeatureMaps):
             return self.fit(X, y).transform(X)
         self._validate_params()
+        if self._learns:
+            return self.fit(X, y).transform(X)
         self._check_parameters()
         self.__dict__.pop("_channels", None)
         return self._wrapped(X, self._describe_all(X))

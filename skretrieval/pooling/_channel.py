@@ -91,11 +91,16 @@ def deviation(maps: torch.Tensor) -> torch.Tensor:
 
 
 def selected_channels(deviation: torch.Tensor, n_channels: float) -> torch.Tensor:
-    """Mark the fraction `n_channels` of channels that vary most; ties go to the lower index (S000 before eq 18)."""
-    total = deviation.shape[1]
-    n_selected = max(1, int(n_channels * total + 1e-9))  # the guard keeps 0.29 * 100 from becoming 28
-    order = deviation.sort(dim=1, descending=True, stable=True).indices[:, :n_selected]
-    return torch.zeros_like(deviation, dtype=torch.bool).scatter_(1, order, True)
+    """Return the fraction `n_channels` of channels that vary most (S000 before eq 18), (N, n) indices.
+
+    Ties go to the lower index; deviations that differ by round-off are ties.
+    """
+    n_selected = max(
+        1, int(n_channels * deviation.shape[1] + 1e-9)
+    )  # the guard keeps 0.29 * 100 from becoming 28
+    largest = deviation.amax(dim=1, keepdim=True)
+    rounded = (deviation / torch.where(largest > 0, largest, 1) * 2**36).round()
+    return rounded.sort(dim=1, descending=True, stable=True).indices[:, :n_selected]
 
 
 def _nonzero(maps: torch.Tensor) -> torch.Tensor:

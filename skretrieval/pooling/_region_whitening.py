@@ -59,8 +59,15 @@ class RegionWhitening:
             self.total += rows.sum(axis=0)
             self.scatter += rows.T @ rows
 
-    def finish(self, n_components: int | None) -> RegionAxes:
+    def finish(self, n_components: int | None, n_samples: int, n_features: int) -> RegionAxes:
         """Return the axes of the regions seen (divisor n - 1, rank-safe; spec 0.5).
+
+        Parameters
+        ----------
+        n_components : int or None
+            Axes kept at most.
+        n_samples, n_features : int
+            Images seen and channels, for messages.
 
         Raises
         ------
@@ -69,7 +76,8 @@ class RegionWhitening:
         """
         if self.n < 2:
             raise ValueError(
-                f"whiten=True needs at least 2 regions with activations to learn from, found {self.n}"
+                f"whiten=True needs at least 2 regions with activations to learn from, found {self.n} "
+                f"(n_samples = {n_samples}, n_features = {n_features})"
             )
         shift = self.total / self.n
         covariance = (self.scatter - self.n * np.outer(shift, shift)) / (self.n - 1)
@@ -84,7 +92,10 @@ class RegionWhitening:
         )
         rank = int(np.count_nonzero(values > floor))
         if rank == 0:
-            raise ValueError("whiten=True: all regions are equal, there is nothing to whiten")
+            raise ValueError(
+                "whiten=True: all regions are equal, there is nothing to whiten "
+                f"(n_samples = {n_samples}, n_features = {n_features})"
+            )
         if n_components is not None and n_components > rank:
             warnings.warn(
                 f"n_components={n_components} exceeds the rank {rank} of the {self.n} region vectors; "

@@ -11,6 +11,9 @@ from ._channel import selected_channels, sparsity_deviation
 from ._normalise import l2
 
 
+_ROUND_OFF = 1e-12  # relative: a map of equal cells comes out of a float64 sum this equal
+
+
 def center_prior(maps: torch.Tensor) -> torch.Tensor:
     """Gaussian around the centre of the map; sigma is a third of the way to the closest border (SPoC).
 
@@ -116,16 +119,16 @@ def saliency_from(
     saliency_norm: str,
 ) -> torch.Tensor:
     """Compute :func:`saliency` with the channel weights and deviations (N, K) at hand."""
-    chosen = selected_channels(deviation, n_channels)  # eq 18: one matrix-vector product per image
-    selected = _combined(maps, torch.where(chosen, weights, 0))
-    if bool((selected.amax(dim=(1, 2)) == 0).any()):
-        # the chosen channels are zero although others are not: only when all deviations tie at 0 (spec 1.2, 7)
-        empty = selected.amax(dim=(1, 2), keepdim=True) == 0
-        selected = torch.where(empty, _combined(maps, weights), selected)
-    selected = selected.double()  # H*W values per image: exactness costs nothing here
+    # in float64: the contrast below stretches whatever differs between cells, round-off included
+    selected = _combined(maps, weights, selected_channels(deviation, n_channels))  # eq 18
+    empty = selected.amax(dim=(1, 2)) == 0
+    if bool(empty.any()):
+        # the chosen channels are zero although others may not be: all deviations tie at 0 (spec 1.2, step 7)
+        every = torch.arange(maps.shape[1], device=maps.device).expand(int(empty.sum()), -1)
+        selected[empty] = _combined(maps[empty], weights[empty], every)
     map_ = l2(selected.flatten(1)).view_as(selected).sqrt()  # eq 19
     low, high = map_.amin(dim=(1, 2), keepdim=True), map_.amax(dim=(1, 2), keepdim=True)
-    span = high - low
+    span = torch.where(high - low > _ROUND_OFF * high, high - low, 0)
     grey = torch.where(span > 0, 255 * (map_ - low) / torch.where(span > 0, span, 1), 0)  # eq 20
     contrast = global_contrast(grey.flatten(1)).view_as(grey)  # eq 21
     return (map_ + rho * _normalised(contrast, saliency_norm)).to(maps.dtype)  # eq 22
@@ -157,8 +160,12 @@ def global_contrast(values: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(values).scatter_(1, order, left + right)
 
 
-def _combined(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return torch.bmm(weights[:, None, :].to(maps.dtype), maps.flatten(2)).view(len(maps), *maps.shape[2:])
+def _combined(maps: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Add the chosen channels (N, n), weighted, in float64: (N, H, W)."""
+    cells = maps.flatten(2)
+    cells = cells.gather(1, chosen[:, :, None].expand(-1, -1, cells.shape[2])).double()
+    factors = weights.double().gather(1, chosen)
+    return torch.bmm(factors[:, None, :], cells).view(len(maps), *maps.shape[2:])
 
 
 def _normalised(contrast: torch.Tensor, how: str) -> torch.Tensor:

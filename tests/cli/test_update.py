@@ -195,7 +195,7 @@ def test_other_options_need_a_rebuild(index, photographs, run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--recipe", "magic"], "unknown recipe 'magic'; there are crow"),
+        (["--recipe", "magic"], "unknown recipe 'magic'; there are adaptive_gaussian, crow"),
         (["--whitening", "bleach"], "whitening must be none, pca or learned"),
         (["--extractor", "kernel", "--weights", "random"], "weights are for torchvision networks"),
         (["--extractor", "vgg161"], "vgg161"),

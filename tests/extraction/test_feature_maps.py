@@ -1,6 +1,7 @@
 """The lazy sequence: indexing, order, laziness, its way through scikit-learn."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ def photographs(n=12, seed=0):
 
 
 def extractor(**params):
-    params = {"image_size": 48, "batch_size": 2, "device": "cpu", **params}
-    return ConvFeatureExtractor(counting_network, **params)
+    defaults = {"backbone": counting_network, "image_size": 48, "batch_size": 2, "device": "cpu"}
+    return ConvFeatureExtractor(**{**defaults, **params})
 
 
 @pytest.fixture
@@ -135,14 +136,14 @@ def test_cross_validation_splits_maps_themselves(maps):
     assert np.isfinite(scores).all()
 
 
-def test_grid_search_in_processes_with_cache_runs_the_network_once(tmp_path, monkeypatch):
+def test_grid_search_in_processes_with_cache_runs_the_network_once(tmp_path):
     log = tmp_path / "log"
-    monkeypatch.setenv("SKRETRIEVAL_TEST_LOG", str(log))
+    network = partial(counting_network, str(log))
     images = photographs(12)
     y = np.arange(12) % 3
     model = Pipeline(
         [
-            ("extractor", extractor(memory=str(tmp_path / "cache"))),
+            ("extractor", extractor(backbone=network, memory=str(tmp_path / "cache"))),
             ("pooler", GeMPooler()),
             ("normalizer", Normalizer()),
             ("retriever", NearestNeighborsRetriever(2)),
