@@ -15,10 +15,10 @@ def representable(feature_map):
 
 
 @cache
-def ragged_maps(n_channels):
+def ragged_maps():
     """Maps of every shape; two of a kind interleaved, so that a batch has to be put back in order."""
-    maps = make_ragged(n_channels, seed=20)
-    again = [make_map(n_channels, 7, 7, seed=50), make_map(n_channels, 2, 5, seed=51), maps[0] + 0.5]
+    maps = make_ragged(5, SHAPES[:-1], seed=20)
+    again = [make_map(5, 7, 7, seed=50), make_map(5, 2, 5, seed=51), maps[0] + 0.5]
     return [representable(feature_map) for feature_map in [*maps, *again]]
 
 
@@ -43,15 +43,14 @@ def assert_agrees(pooler, maps, expected):
     np.testing.assert_array_less(np.abs(single - expected) - tolerance, 1e-30)
 
 
-@pytest.mark.parametrize("n_channels", [6, 2])
-def test_ragged_list(variant, n_channels):
-    maps = ragged_maps(n_channels)
+def test_ragged_list(variant):
+    maps = ragged_maps()
     assert_agrees(variant.pooler, maps, [variant.reference(feature_map) for feature_map in maps])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids="{0[0]}x{0[1]}".format)
 def test_array(case, shape):
-    maps = np.stack([representable(make_map(5, *shape, seed=seed)) for seed in range(2)])
+    maps = np.stack([representable(make_map(2, *shape, seed=seed)) for seed in range(2)])
     expected = [case.reference(feature_map) for feature_map in maps]
     double = clone(case.pooler).fit_transform(maps)
     assert double.dtype == np.float64
@@ -90,6 +89,6 @@ def test_one_channel(variant):
 
 def test_many_channels(case):
     """As many channels as a network has: blocks of channels must not change the result."""
-    feature_map = make_map(130, 13, 17, seed=8, density=0.2)
+    feature_map = make_map(130, 9, 13, seed=8, density=0.2)
     actual = clone(case.pooler).fit_transform([feature_map, feature_map[:, :, ::-1].copy()])
     assert_allclose(actual[0], case.reference(feature_map), rtol=1e-8, atol=1e-12)
