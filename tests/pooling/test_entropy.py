@@ -66,6 +66,18 @@ def test_the_largest_value_is_in_the_last_bin():
     assert_allclose(region_entropies(maps, regions.whole(2, 5), 9), [[[expected]]])
 
 
+def test_borders_of_bins_do_not_depend_on_the_dtype():
+    """0.7 in single precision lies just below 7/10, but ten times it is 7 when multiplied in single precision."""
+    tenths = np.arange(11, dtype=np.float32) / np.float32(10)
+    feature_map = np.random.default_rng(0).choice(tenths, size=(6, 9, 12))
+    assert_allclose(
+        EntropyPooler().fit_transform([feature_map]),
+        EntropyPooler().fit_transform([feature_map.astype(np.float64)]),
+        rtol=1e-6,
+    )
+    assert_allclose(EntropyPooler().fit_transform([feature_map])[0], ref.entropy(feature_map), rtol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 3.0, 1e30])
 def test_scale_of_the_activations_does_not_matter(scale):
     feature_map = golden_map().astype(np.float32)
