@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "whitening": "none",
     "expand": 0,
 }
+_SEVERAL_MAPS = ("late_fusion_rmac", "ms_rmac")
 _UNREADABLE = r"\d+ of \d+ images could not be read"
 
 
@@ -47,6 +49,10 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
     if settings["recipe"] not in recipes.__all__:
         raise ValueError(
             f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}"
+        )
+    if settings["recipe"] in _SEVERAL_MAPS:
+        raise ValueError(
+            f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python"
         )
     if settings["whitening"] not in ("none", "pca", "learned"):
         raise ValueError(f"whitening must be none, pca or learned, got {settings['whitening']!r}")
@@ -103,22 +109,10 @@ def describe_files(front: Pipeline, files: list[str]) -> tuple[np.ndarray, list[
     failed : dict
         Position of each unreadable photograph, and why.
     """
-    extractor = front.steps[0][1]
-    extractor.set_params(on_error="warn")
-    try:
-        with warnings.catch_warnings():
-            # The caller lists them; the warning would come once per shard.
-            warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)
-            maps = extractor.transform(files)
-            described = front[1:].transform(maps)
-            failed = {position: _reason(text, files[position]) for position, text in maps.failed_.items()}
-    except ValueError as error:
-        if len(files) == 1:
-            return np.empty((0, 0), dtype=np.float32), None, {0: _reason(str(error), files[0])}
-        # One photograph spoils the batch (too few pixels for the network, say): find it.
-        return _describe_one_by_one(front, files)
-    finally:
-        extractor.set_params(on_error="raise")
+    with leniently(front):
+        maps = front.steps[0][1].transform(files)
+        described = front[1:].transform(maps)
+    failed = {position: _reason(text, files[position]) for position, text in maps.failed_.items()}
     good = [position for position in range(len(files)) if position not in failed]
     if isinstance(described, np.ndarray):
         return described[good], None, failed
@@ -127,17 +121,19 @@ def describe_files(front: Pipeline, files: list[str]) -> tuple[np.ndarray, list[
     return rows, [len(rows) for rows in sets], failed
 
 
-def _describe_one_by_one(front: Pipeline, files: list[str]):
-    parts, counts, failed = [], [], {}
-    for position, file in enumerate(files):
-        rows, n_regions, problem = describe_files(front, [file])
-        if problem:
-            failed[position] = problem[0]
-            continue
-        parts.append(rows)
-        counts.append(None if n_regions is None else n_regions[0])
-    rows = np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
-    return rows, None if not counts or counts[0] is None else counts, failed
+@contextmanager
+def leniently(front: Pipeline, **params: Any) -> Iterator[None]:
+    """Let unreadable photographs pass, without a warning: the caller lists them. Set other parameters for now, too."""
+    extractor = front.steps[0][1]
+    params = {"on_error": "warn", **params}
+    usual = {name: extractor.get_params()[name] for name in params}
+    extractor.set_params(**params)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)
+            yield
+    finally:
+        extractor.set_params(**usual)
 
 
 def _reason(text: str, file: str) -> str:

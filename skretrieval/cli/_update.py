@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import _index
 from ._index import IndexedImage
 from ._pending import Pending
-from ._pipeline import describe_files, fit_search, make_pipeline, resolve_settings, split_pipeline
+from ._pipeline import describe_files, fit_search, leniently, make_pipeline, resolve_settings, split_pipeline
 
 # What an interruption can cost at most: a shard of about so many seconds, within so many images.
 _SHARD_SECONDS = 5.0
@@ -148,10 +148,12 @@ def _update(folder, out, files, base, pending, settings, sample, extractor_param
     front, search = split_pipeline(make_pipeline(settings))
     fitted: Pipeline | dict = {} if base is None else base["files"]["front"]
     if base is None or todo:
-        fitted_front = _fitted_front(folder, out, base, pending, front, files, sample, say)
+        fitted_front = _fitted_front(
+            folder, out, base, pending, front, files, sample, extractor_params or {}, say
+        )
         if base is None:
             fitted = fitted_front
-        with _running(fitted_front, extractor_params or {}):
+        with leniently(fitted_front, **(extractor_params or {})):
             _describe(folder, todo, files, fitted_front, pending, report, progress)
         for images, array in pending.shards():
             found.update((path, item) for path, item in _rows(images, array).items() if path in todo)
@@ -303,7 +305,9 @@ def _label(path: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- doing it
-def _fitted_front(folder, out, base, pending: Pending, front: Pipeline, files, sample: int, say) -> Pipeline:
+def _fitted_front(
+    folder, out, base, pending: Pending, front: Pipeline, files, sample: int, params: Mapping[str, Any], say
+) -> Pipeline:
     """Load the fitted extractor and pooler, or fit them on a sample of the photographs and keep them."""
     if base is not None:
         return _index.read_model(out, base, "front")
@@ -318,21 +322,10 @@ def _fitted_front(folder, out, base, pending: Pending, front: Pipeline, files, s
         if not readable:
             raise ValueError(f"none of the {len(paths)} images looked at in {folder} can be read")
         say(f"Setting up from {len(readable)} photographs")
-        fitted = front.fit(readable)
+        with leniently(front, **params):
+            fitted = front.fit(readable)
         pending.keep_front(fitted)
     return fitted
-
-
-@contextmanager
-def _running(front: Pipeline, params: Mapping[str, Any]) -> Iterator[None]:
-    """Set how the extractor runs (device, batch size) for now: a kept index must load on any machine."""
-    extractor = front.steps[0][1]
-    usual = {name: extractor.get_params()[name] for name in params}
-    extractor.set_params(**params)
-    try:
-        yield
-    finally:
-        extractor.set_params(**usual)
 
 
 def _is_readable(file: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral
@@ -52,7 +53,12 @@ def check_backbone(backbone: Any) -> None:
 
 
 def build_module(
-    backbone: str | Callable, seed: int | None, state: dict | None, source: str = "", strict: bool = True
+    backbone: str | Callable,
+    seed: int | None,
+    state: dict | None,
+    source: str = "",
+    strict: bool = True,
+    trained: bool | None = None,
 ) -> nn.Module:
     """Build the network that a name or factory stands for, with the weights of `state` if given.
 
@@ -68,19 +74,23 @@ def build_module(
         Names the weights in messages.
     strict : bool
         Whether every weight must be given; False when `state` holds only those that are used.
+    trained : bool, optional
+        Whether the weights come from training, which some networks prepare their input for. Default: whether there
+        are any.
     """
+    trained = state is not None if trained is None else trained
     if isinstance(backbone, str) and state is not None:
         try:
             with torch.device("meta"):
-                module = _named(backbone, trained=True)
+                module = _named(backbone, trained)
         except NotImplementedError:  # RegNet computes with its tensors while it is built
-            module = _named(backbone, trained=True)
+            module = _named(backbone, trained)
         load_state_dict(module, state, source, strict, assign=True)
         return module
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        module = _named(backbone, trained=False) if isinstance(backbone, str) else backbone()
+        module = _named(backbone, trained) if isinstance(backbone, str) else backbone()
     if not isinstance(module, nn.Module):
         raise ValueError(
             f"The factory {title(backbone)} must return an nn.Module, got {type(module).__name__}"
@@ -158,13 +168,23 @@ def read_state_dict(path: Any) -> dict:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"weights={path!r} holds no state dict (a mapping of names to tensors)")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return _state_dict({name.removeprefix("module."): value for name, value in state.items()}, like=state)
+
+
+def _state_dict(tensors: dict, like: Any) -> dict:
+    """Return an ordered state dict with the versions of its parts, which some networks insist on."""
+    state: Any = OrderedDict(tensors)
+    if hasattr(like, "_metadata"):
+        state._metadata = like._metadata
+    return state
 
 
 def load_state_dict(
     module: nn.Module, state: dict, source: str, strict: bool = True, assign: bool = False
 ) -> None:
     """Load weights; a mismatch becomes a ValueError that names their source."""
+    if not hasattr(state, "_metadata"):
+        state = _state_dict(state, like=module.state_dict())
     try:
         module.load_state_dict(state, strict=strict, assign=assign)
     except RuntimeError as error:
@@ -175,7 +195,15 @@ def used_weights(module: nn.Module, tapped: nn.Module) -> dict:
     """Return the part of the network's state dict that the tapped layers need: no classifier is kept or hashed."""
     needed = {tensor.data_ptr() for tensor in tapped.state_dict().values()}
     state = module.state_dict()
-    return {name: tensor.detach().cpu() for name, tensor in state.items() if tensor.data_ptr() in needed}
+    used = {name: tensor.detach().cpu() for name, tensor in state.items() if tensor.data_ptr() in needed}
+    return _state_dict(used, like=state)
+
+
+def architecture(tapped: nn.Module) -> str:
+    """Hash what a network does besides its weights: its parts, their settings, and the traced code."""
+    parts = [f"{type(part).__module__}.{type(part).__qualname__}" for part in tapped.modules()]
+    code = [str(getattr(part, "code", "")) for part in tapped.modules()]
+    return hashlib.blake2b(repr((repr(tapped), parts, code)).encode(), digest_size=8).hexdigest()
 
 
 def fingerprint(state: dict) -> str:
@@ -307,4 +335,5 @@ def title(backbone: str | nn.Module | Callable) -> str:
         return type(backbone).__name__
     if isinstance(backbone, partial):
         return f"{title(backbone.func)}{backbone.args}{sorted(backbone.keywords.items())}"
-    return f"{getattr(backbone, '__module__', '')}.{getattr(backbone, '__qualname__', repr(backbone))}"
+    named = backbone if hasattr(backbone, "__qualname__") else type(backbone)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import cpu_count
+from joblib import cpu_count, effective_n_jobs
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -21,7 +20,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ._feature_maps import FeatureMaps
-from ._images import check_headers, check_images, content_digest, read_image, resize_longest
+from ._images import check_headers, check_images, content_digest, describe, read_image, resize_longest
 
 _CACHE_FORMAT = 1  # part of every cache key: raise it when the maps of the same photograph change
 _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
@@ -207,40 +206,30 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """Yield (indices, maps) in batches of equal shape; fill `failed` (see FeatureMaps.batches)."""
         self._network()
         store = self._store()
-        buckets: OrderedDict[tuple, list] = OrderedDict()
-        waiting = 0
+        buckets: OrderedDict[tuple, list] = OrderedDict()  # by shape, the one that waits longest first
+        patience = _WAITING_BATCHES * self.batch_size
         entries = self._read_ahead(images, positions, store)
         for index, entry in enumerate(
             tqdm(entries, total=len(images), unit="image", disable=not self.verbose)
         ):
             if isinstance(entry, Exception):
                 failed[int(positions[index])] = str(entry)
-                zeros = [
-                    torch.zeros(1, channels, 1, 1, device=self._device()) for channels in self._channels()
-                ]
-                yield np.array([index]), self._packed(zeros)
+                yield np.array([index]), self._zeros(1)
                 continue
-            shape = (entry.key is not None and entry.maps is not None, *(a.shape for a in entry.arrays))
+            shape = (entry.maps is not None, *(array.shape for array in entry.arrays))
             buckets.setdefault(shape, []).append((index, entry))
-            waiting += 1
             if len(buckets[shape]) >= self.batch_size:
-                full = shape
-            elif waiting >= _WAITING_BATCHES * self.batch_size:
-                full = next(iter(buckets))  # the shape that has waited longest
-            else:
-                continue
-            waiting -= len(buckets[full])
-            yield self._finish(buckets.pop(full), positions, store)
+                yield self._finish(buckets.pop(shape), positions, store, failed)
+            # whatever its shape, no photograph holds up those behind it for long
+            while buckets and index - next(iter(buckets.values()))[0][0] >= patience:
+                yield self._finish(buckets.popitem(last=False)[1], positions, store, failed)
         while buckets:
-            yield self._finish(buckets.popitem(last=False)[1], positions, store)
+            yield self._finish(buckets.popitem(last=False)[1], positions, store, failed)
         self.failed_ = dict(failed)
-        if failed:
-            listed = "; ".join(list(failed.values())[:20]) + ("; ..." if len(failed) > 20 else "")
-            warnings.warn(
-                f"{len(failed)} of {len(images)} images could not be read and got a zero map: {listed}",
-                UserWarning,
-                stacklevel=2,
-            )
+
+    def _zeros(self, n: int):
+        device = self._device()
+        return self._packed([torch.zeros(n, channels, 1, 1, device=device) for channels in self._channels()])
 
     def _read_ahead(self, images: list, positions: np.ndarray, store) -> Iterable:
         """Read, decode and resize in threads, in order, at most a few batches ahead of the network."""
@@ -253,7 +242,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                     raise
                 return error
 
-        workers = self.n_jobs if self.n_jobs is not None and self.n_jobs > 0 else min(8, cpu_count())
+        workers = min(8, cpu_count()) if self.n_jobs is None else effective_n_jobs(self.n_jobs)
         return _in_order(read, len(images), workers, ahead=max(2 * self.batch_size, 2 * workers))
 
     def _read(self, position: int, item: Any, store) -> Bunch:
@@ -264,13 +253,15 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             key = f"{digest}-{self._cache_key()}"
             if store.check_call_in_cache(key, None):
                 maps = store(key, None)
-                return Bunch(key=key, maps=maps, arrays=maps)
+                if maps is not None:  # None where the stored file is damaged
+                    return Bunch(key=key, item=item, maps=maps, arrays=maps)
         # Decoding at a fraction is allowed down to twice the wanted size: the bicubic step then hides it.
         draft = None if None in sizes else 2 * max(sizes)
         image = read_image(position, item, draft, data)
-        return Bunch(key=key, maps=None, arrays=[resize_longest(image, size) for size in sizes])
+        return Bunch(key=key, item=item, maps=None, arrays=[resize_longest(image, size) for size in sizes])
 
-    def _finish(self, batch: list, positions: np.ndarray, store) -> tuple:
+    def _finish(self, batch: list, positions: np.ndarray, store, failed: dict[int, str]) -> tuple:
+        """Return (indices, maps) of a batch of equal shape, from the cache or from the network."""
         indices = np.array([index for index, _ in batch])
         entries = [entry for _, entry in batch]
         if entries[0].maps is not None:
@@ -285,9 +276,15 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             if not any(words in str(error) for words in _TOO_SMALL):
                 raise
             height, width = entries[0].arrays[0].shape[:2]
-            raise ValueError(
-                f"Entry {positions[indices[0]]}: {width}x{height} pixels after resizing are too few for the network"
-            ) from error
+            reasons = {
+                int(positions[index]): f"Entry {positions[index]} ({describe(entry.item)}): {width}x{height} "
+                "pixels after resizing are too few for the network"
+                for index, entry in batch
+            }
+            if self.on_error == "raise":
+                raise ValueError(next(iter(reasons.values()))) from error
+            failed.update(reasons)
+            return indices, self._zeros(len(indices))
         outputs = self._fuse(per_size)
         if store is not None:
             # bfloat16 has no numpy type; float32 holds it exactly
@@ -295,7 +292,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 (maps.float() if maps.dtype == torch.bfloat16 else maps).cpu().numpy() for maps in outputs
             ]
             for place, entry in enumerate(entries):
-                store(entry.key, [host[place] for host in hosts])
+                store.call(entry.key, [host[place] for host in hosts])
         return indices, self._packed(outputs)
 
     @torch.inference_mode()
@@ -348,7 +345,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         if self.memory is None:
             return None
         memory = check_memory(os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory)
-        return memory.cache(_stored, ignore=["maps"])
+        store = memory.cache(_stored, ignore=["maps"])
+        store.check_call_in_cache("", None)  # joblib inspects the function at its first use: before threads share it
+        return store
 
     def _cache_key(self) -> str:
         sizes = ",".join(str(size) for size in self._sizes())

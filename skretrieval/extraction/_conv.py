@@ -159,8 +159,7 @@ class ConvFeatureExtractor(BaseExtractor):
         self._network()
 
     def _network_key(self) -> tuple:
-        own = id(self.backbone) if isinstance(self.backbone, nn.Module) else None
-        return (*self._source(), own, self.dtype, str(self._device()))
+        return (*self._source(), id(self.backbone), self.dtype, str(self._device()))
 
     def _source(self) -> tuple:
         """Name where the weights come from; comparable between processes."""
@@ -169,14 +168,15 @@ class ConvFeatureExtractor(BaseExtractor):
         return backbones.title(self.backbone), weights, layers
 
     def _forget_weights(self) -> None:
-        for name in ("_state", "_state_source", "fingerprint_"):
+        for name in ("_state", "_state_source", "_state_backbone", "fingerprint_"):
             self.__dict__.pop(name, None)
 
     def _build(self) -> Bunch:
         """Build the network from the stored weights, else from their source; check that they are the same."""
         backbones.check_backbone(self.backbone)
         own = isinstance(self.backbone, nn.Module)  # brings its weights along, and so needs none stored
-        if own or self.__dict__.get("_state_source") != self._source():
+        other = self.__dict__.get("_state_backbone", self.backbone) is not self.backbone
+        if own or other or self.__dict__.get("_state_source") != self._source():
             self._forget_weights()
         if own:
             module = copy.deepcopy(self.backbone)
@@ -184,11 +184,13 @@ class ConvFeatureExtractor(BaseExtractor):
             if state is not None:
                 backbones.load_state_dict(module, state, self._title())
         elif "_state" in self.__dict__:
-            module = backbones.build_module(self.backbone, None, self._state, "as stored", strict=False)
-        else:
+            trained = self.weights is not None
             module = backbones.build_module(
-                self.backbone, backbones.seed_of(self.random_state), self._source_state(), self._title()
+                self.backbone, None, self._state, "as stored", strict=False, trained=trained
             )
+        else:
+            seed = backbones.seed_of(self.random_state)
+            module = backbones.build_module(self.backbone, seed, self._source_state(), self._title())
         tapped = backbones.tap(module.eval(), self.layers).eval().requires_grad_(False)
         used = backbones.used_weights(module, tapped)
         found = backbones.fingerprint(used)
@@ -199,12 +201,14 @@ class ConvFeatureExtractor(BaseExtractor):
             )
         self.fingerprint_ = found
         self._state_source = self._source()
+        self._state_backbone = self.backbone
         if self.store_weights and not own:
             self._state = used
         mean, std = backbones.normalisation(self.backbone, self.weights)
+        architecture = backbones.architecture(tapped)
         device, dtype = self._device(), _DTYPES[self.dtype]
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
-        return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std)
+        return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std, architecture=architecture)
 
     def _source_state(self) -> dict | None:
         return backbones.source_state(self.backbone, self.weights, progress=bool(self.verbose))
@@ -213,12 +217,17 @@ class ConvFeatureExtractor(BaseExtractor):
         return f"backbone={backbones.title(self.backbone)!r}, weights={self.weights!r}"
 
     def _identity(self) -> str:
-        self._network()
+        net = self._network()
         layers = "trunk" if self.layers is None else "+".join(np.atleast_1d(self.layers))
-        return f"{backbones.title(self.backbone)}-{self.fingerprint_}-{layers}-{self.dtype}"
+        input_range = ",".join(f"{value:g}" for value in (*net.mean, *net.std))
+        return (
+            f"{backbones.title(self.backbone)}-{self.fingerprint_}-{net.architecture}-{input_range}-{layers}-"
+            f"{self.dtype}"
+        )
 
     def __getstate__(self):
         state = super().__getstate__()
+        state.pop("_state_backbone", None)  # compared by identity, which ends with the process
         if not self.store_weights:
             state.pop("_state", None)
         return state

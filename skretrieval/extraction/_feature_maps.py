@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,9 @@ class FeatureMaps:
 
     Notes
     -----
+    Photographs that cannot be read are listed by one warning, at the end of the first pass that meets them.
+    The maps follow their extractor: refit it or change its parameters, and the next pass gives other maps.
+
     ``maps[i]`` is an array of shape (C, H_i, W_i), or a tuple of arrays when the extractor has several layers or
     resolutions. ``maps[a:b]``, ``maps[index_array]``, ``maps[mask]`` and ``maps[key, ...]`` are again lazy.
     """
@@ -46,6 +50,13 @@ class FeatureMaps:
         self.images = images
         self.positions = np.arange(len(images)) if positions is None else positions
         self.failed_: dict[int, str] = {}
+        self._reported: set[int] = set()  # failures that a warning has listed; shared with subsets
+
+    def head(self) -> FeatureMaps:
+        """Return the first entry as a sequence that warns of nothing, to look at the shape of things."""
+        first = self[:1]
+        first._reported = set(first.positions.tolist())
+        return first
 
     @property
     def shape(self) -> tuple[int]:
@@ -65,16 +76,23 @@ class FeatureMaps:
                     "FeatureMaps takes one index: maps differ in shape and cannot be sliced together"
                 )
             key = key[0]
+        if isinstance(key, np.ndarray) and key.ndim == 0:
+            key = key.item()
         if isinstance(key, int | np.integer):
             size = len(self)
             if not -size <= key < size:
                 raise IndexError(f"index {key} is out of range for {size} feature maps")
-            return next(iter(self[np.array([key % size])]))
+            one = self[np.array([key % size])]
+            (entry,) = one
+            self.failed_.update(one.failed_)
+            return entry
         if not isinstance(key, slice):
             key = np.asarray(key)
             key = key if key.size else key.astype(int)  # an empty list would index with floats
         chosen = np.arange(len(self))[key]
-        return FeatureMaps(self.extractor, [self.images[i] for i in chosen], self.positions[chosen])
+        subset = FeatureMaps(self.extractor, [self.images[i] for i in chosen], self.positions[chosen])
+        subset._reported = self._reported
+        return subset
 
     def __iter__(self) -> Iterator:
         """Yield the maps of each photograph in order, as arrays on the host."""
@@ -104,6 +122,15 @@ class FeatureMaps:
         """
         self.failed_ = {}
         yield from self.extractor._map_batches(self.images, self.positions, self.failed_)
+        news = {position: why for position, why in self.failed_.items() if position not in self._reported}
+        if news:
+            self._reported.update(news)
+            listed = "; ".join(list(news.values())[:20]) + ("; ..." if len(news) > 20 else "")
+            warnings.warn(
+                f"{len(news)} of {len(self)} images could not be read and got a zero map: {listed}",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def to_numpy(tensor) -> np.ndarray:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+_DECODING = threading.Lock()
 _MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe
 
 
@@ -157,6 +159,8 @@ def _read_upright(image: Any, draft: int | None) -> Image.Image:
         image = _from_array(image)
     if isinstance(image, Image.Image):
         _check_sides(image.size)
+        with _DECODING:  # a lazily opened image has one decoder, and may stand in several crops
+            image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
     with Image.open(image) as opened:
         _check_sides(opened.size)

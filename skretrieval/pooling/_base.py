@@ -70,7 +70,7 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self._check_parameters()
         n_entries(X)
         first = True
-        for batches in iter_batches(X[:1] if isinstance(X, FeatureMaps) else X, None, self._layers):
+        for batches in iter_batches(X.head() if isinstance(X, FeatureMaps) else X, None, self._layers):
             if not self._layers:
                 self._check_values(batches[0])
             if first:
@@ -102,11 +102,11 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         if not isinstance(X, FeatureMaps):
             return self.fit(X, y).transform(X)
         self._validate_params()
+        self._check_parameters()
         if self._learns:
             return self.fit(X, y).transform(X)
-        self._check_parameters()
         self.__dict__.pop("_channels", None)
-        return self._wrapped(X, self._describe_all(X))
+        return self._describe_all(X)
 
     def transform(self, X):
         """Describe each image.
@@ -130,12 +130,6 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return self._describe_all(X)
 
     # ------------------------------------------------------------------ one pass
-    def _wrapped(self, X, descriptors: np.ndarray):
-        """Give what `transform` would: in the container that set_output asks for."""
-        from sklearn.utils._set_output import _wrap_data_with_container
-
-        return _wrap_data_with_container("transform", descriptors, X, self)
-
     def _describe_all(self, X: Any) -> np.ndarray:
         n = n_entries(X)
         result = None

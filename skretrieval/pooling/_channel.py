@@ -86,7 +86,7 @@ def deviation(maps: torch.Tensor) -> torch.Tensor:
     centred = cells - mean.to(maps.dtype)[:, :, None]
     square = centred.square_().mean(dim=2, dtype=torch.float64)
     spread = square.sqrt()
-    floor = 4 * torch.finfo(maps.dtype).eps * mean.abs()
+    floor = 16 * torch.finfo(maps.dtype).eps * mean.abs()
     return torch.where(spread > floor, spread, 0)
 
 

@@ -15,7 +15,7 @@ from ._regions import membership
 
 # Powers up to 4 of maps whose largest activation lies here stay within float32; others are scaled first (spec 1.1).
 _SAFE_POWER = 4
-_SAFE_RANGE = (1e-6, 1e9)
+_SAFE_RANGE = (1e-6, 1e7)
 
 
 def _is_whole(boxes: np.ndarray, maps: torch.Tensor) -> bool:

@@ -10,7 +10,6 @@ import torch
 from ._channel import selected_channels, sparsity_deviation
 from ._normalise import l2
 
-
 _ROUND_OFF = 1e-12  # relative: a map of equal cells comes out of a float64 sum this equal
 
 
@@ -162,8 +161,9 @@ def global_contrast(values: torch.Tensor) -> torch.Tensor:
 
 def _combined(maps: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Add the chosen channels (N, n), weighted, in float64: (N, H, W)."""
-    cells = maps.flatten(2)
-    cells = cells.gather(1, chosen[:, :, None].expand(-1, -1, cells.shape[2])).double()
+    start = torch.arange(len(maps), device=maps.device)[:, None] * maps.shape[1]
+    cells = maps.flatten(2).flatten(0, 1).index_select(0, (chosen + start).flatten())
+    cells = cells.double().view(*chosen.shape, -1)
     factors = weights.double().gather(1, chosen)
     return torch.bmm(factors[:, None, :], cells).view(len(maps), *maps.shape[2:])
 

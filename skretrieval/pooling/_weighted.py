@@ -22,7 +22,10 @@ from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
 
 # Words with logarithms of counts or square roots: negative activations have no meaning there (spec 0.2).
-_NONNEGATIVE_WORDS = {"response", "crow", "saliency", "sparsity", "sparsity_deviation", "count_sparsity"}
+_NONNEGATIVE_WORDS = {
+    *(SPATIAL[name] for name in ("response", "crow", "saliency")),
+    *(CHANNEL[name] for name in ("sparsity", "sparsity_deviation", "count_sparsity")),
+}
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class WeightedPooler(SentencePooler):
     n_features_in_ : int
         Channels of the maps.
 
-    region_whitening_ : RegionWhitening
+    region_whitening_ : RegionAxes
         Mean, components and eigenvalues, only with `whiten`.
 
     Examples
@@ -236,14 +239,14 @@ class WeightedPooler(SentencePooler):
             )
             return cells, channels
 
-        p = (self.reduce_params or {}).get("p", 3.0)
+        powers = reduce.func is power_mean_cells and needs_nonnegative(reduce.keywords.get("p", 3.0))
         return Sentence(
             weights=weights,
             regions=lambda height, width: check_boxes(regions(height, width), height, width),
             reduce=reduce,
             region_norm=self.region_norm,
-            needs_nonnegative=bool({self.spatial, self.channel} & _NONNEGATIVE_WORDS)
-            or (self.reduce in ("power_mean", power_mean_cells) and needs_nonnegative(p)),
+            needs_nonnegative=powers
+            or any(word.func is known for word in (spatial, channel) if word for known in _NONNEGATIVE_WORDS),
         )
 
 
@@ -252,7 +255,7 @@ def needs_nonnegative(p: float) -> bool:
     return bool(np.isfinite(p)) and int(p) != p
 
 
-def _word(word: Any, registry: dict, params: dict | None) -> Callable | None:
+def _word(word: Any, registry: dict, params: dict | None) -> partial | None:
     if word is None:
         if params:
             raise ValueError(f"parameters {sorted(params)} were given for a word that is None")

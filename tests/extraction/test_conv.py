@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import joblib
 import numpy as np
@@ -26,7 +27,7 @@ from torch.nn import functional
 from torchvision import models
 
 from skretrieval.extraction import ConvFeatureExtractor, ImageCrop
-from skretrieval.pooling import GeMPooler, LayerwisePooler
+from skretrieval.pooling import GeMPooler, LayerwisePooler, RMACPooler
 
 
 def photographs(n=4, seed=0):
@@ -259,7 +260,7 @@ def test_bad_parameters(params, message):
 
 def test_images_too_small_for_the_network():
     extractor = ConvFeatureExtractor("vgg11", weights=None, random_state=0, image_size=16)
-    with pytest.raises(ValueError, match="Entry 0: 16x10 pixels after resizing are too few"):
+    with pytest.raises(ValueError, match=r"Entry 0 .*: 16x10 pixels after resizing are too few"):
         list(extractor.fit_transform([np.zeros((40, 64, 3), np.uint8)]))
 
 
@@ -359,7 +360,76 @@ def test_only_the_weights_in_use_are_stored():
     assert len(pickle.dumps(extractor.fit(photographs(1)))) < 12e6  # 2.5 M of 61 M parameters
 
 
+@pytest.mark.parametrize(
+    "name", ["googlenet", "mnasnet0_5", "regnet_y_400mf", "shufflenet_v2_x0_5", "densenet121"]
+)
+def test_families_come_back_from_a_pickle_as_they_were(name):
+    """Some prepare their input for trained weights, some keep a version in the state dict."""
+    image = [np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)]
+    extractor = ConvFeatureExtractor(name, weights=None, random_state=0, image_size=96, device="cpu")
+    expected = extractor.fit_transform(image)[0]
+    assert np.array_equal(pickle.loads(pickle.dumps(extractor)).transform(image)[0], expected)
+    assert extractor.set_params(dtype="bfloat16").transform(image)[0].any()
+    assert np.array_equal(extractor.set_params(dtype="float32").transform(image)[0], expected)
+
+
+def test_partial_factories_keep_their_weights_in_a_pickle():
+    extractor = small(backbone=partial(models.squeezenet1_1, num_classes=7), image_size=64)
+    expected = extractor.fit_transform(photographs(1))[
+        0
+    ]  # random: only the stored weights can bring them back
+    assert np.array_equal(pickle.loads(pickle.dumps(extractor)).transform(photographs(1))[0], expected)
+
+
+def test_another_factory_of_the_same_name_is_another_network():
+    def factory(scale):
+        def network():
+            module = counting_network()
+            with torch.no_grad():
+                module.second.weight.mul_(scale)
+                module.second.bias.mul_(scale)
+            return module
+
+        return network
+
+    extractor = small(backbone=factory(1)).fit(photographs(1))
+    single = extractor.transform(photographs(1))[0]
+    double = extractor.set_params(backbone=factory(2)).transform(photographs(1))[0]
+    np.testing.assert_allclose(double, 2 * single, rtol=1e-5)
+
+
 # ---------------------------------------------------------------------- cache
+
+
+def test_cache_tells_architectures_and_input_ranges_apart(tmp_path):
+    image = photographs(1)
+    first = counting_network().first
+    for pool in (torch.nn.MaxPool2d(2), torch.nn.AvgPool2d(2)):
+        module = torch.nn.Sequential(first, torch.nn.ReLU(), pool)
+        cached, plain = (
+            small(backbone=module, memory=place).fit_transform(image)[0] for place in (tmp_path, None)
+        )
+        assert np.array_equal(cached, plain)
+    torch.manual_seed(0)
+    module = models.googlenet(weights=None, init_weights=False, aux_logits=True)
+    torch.save(module.state_dict(), tmp_path / "w.pth")
+    maps = []
+    for backbone in (module.eval(), "googlenet"):  # the name prepares its input for trained weights
+        extractor = small(
+            backbone=backbone, weights=tmp_path / "w.pth", memory=tmp_path, layers="inception5b"
+        )
+        maps.append(extractor.fit_transform(image)[0])
+    assert not np.allclose(*maps)
+
+
+def test_a_damaged_cache_entry_is_computed_again(tmp_path):
+    expected = small(memory=tmp_path).fit_transform(photographs(1))[0]
+    (stored,) = tmp_path.rglob("output.pkl")
+    for _ in range(2):
+        stored.write_bytes(stored.read_bytes()[:50])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib tells of the damage
+            assert np.array_equal(small(memory=tmp_path).fit_transform(photographs(1))[0], expected)
 
 
 def test_cache_runs_each_photograph_once_per_setting(tmp_path, monkeypatch):
@@ -456,6 +526,48 @@ def test_on_error_warn_gives_zero_maps_one_warning_and_the_list(folder):
             assert not entry.any()
         else:
             assert entry.any()
+
+
+def test_crops_of_one_opened_image_share_its_decoder(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "big.png")
+    with Image.open(tmp_path / "big.png") as opened:
+        crops = [ImageCrop(opened, (10 * i, 0, 10 * i + 300, 300)) for i in range(8)]
+        maps = list(small(n_jobs=8).fit_transform(crops))
+    for index, entry in enumerate(maps):
+        by_array = small().fit_transform([ImageCrop(noise, crops[index].box)])[0]
+        np.testing.assert_allclose(entry, by_array, atol=1e-5)
+
+
+def test_too_small_for_the_network_is_listed_like_an_unreadable_file(tmp_path):
+    Image.fromarray(np.zeros((6, 128, 3), dtype=np.uint8)).save(tmp_path / "strip.png")
+    images = [photographs(1)[0], tmp_path / "strip.png", photographs(1)[0]]
+    params = {"backbone": "squeezenet1_1", "weights": None, "random_state": 0, "image_size": 96}
+    with pytest.raises(ValueError, match=r"Entry 1 \(.*strip\.png\): 96x4 pixels"):
+        list(small(**params).fit_transform(images))
+    maps = small(**params, on_error="warn").fit_transform(images)
+    with pytest.warns(UserWarning, match=r"1 of 3 images.*strip\.png"):
+        listed = list(maps)
+    assert not listed[1].any()
+    assert listed[2].any()
+    assert list(maps.failed_) == [1]
+
+
+def test_one_entry_warns_and_is_listed(folder):
+    maps = small(on_error="warn").fit_transform(folder)
+    with pytest.warns(UserWarning, match=r"Entry 3 .*empty\.jpg"):
+        assert not maps[3].any()
+    assert list(maps.failed_) == [3]
+
+
+def test_one_warning_however_many_passes(folder):
+    maps = small(on_error="warn").fit_transform([folder[3], *folder])
+    pooler = RMACPooler(whiten=True, n_components=2)
+    with pytest.warns(UserWarning, match="4 of 7 images") as caught:
+        descriptors = pooler.fit_transform(maps)  # a look at the first map, a pass to learn, a pass to describe
+    assert len(caught) == 1
+    list(maps[:3])
+    assert not descriptors[[0, 2, 4, 5]].any()
 
 
 def test_positions_of_failures_survive_slicing(folder):

@@ -76,7 +76,8 @@ def test_one_entry_runs_one_image(maps, monkeypatch, tmp_path):
     monkeypatch.setenv("SKRETRIEVAL_TEST_LOG", str(log))
     assert maps[-1].shape == (10, 5, 6)
     assert isinstance(maps[np.int64(3)], np.ndarray)
-    assert log.read_text().count("image") == 2
+    assert isinstance(maps[np.array(3)], np.ndarray)
+    assert log.read_text().count("image") == 3
 
 
 @pytest.mark.parametrize("key", [12, -13, (1, 2), (slice(None), 0)])
@@ -118,6 +119,14 @@ def test_few_batches_wait_however_many_shapes():
     # with every shape different, no image waits for more than 8 batches' worth of others
     assert max(abs(place - index) for place, index in enumerate(arrived)) <= 16
     assert arrived[0] <= 16
+
+
+def test_a_rare_shape_holds_nobody_up(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("SKRETRIEVAL_TEST_LOG", str(log))
+    images = photographs(1) + [np.zeros((30, 48, 3), np.uint8)] * 120
+    next(iter(extractor(n_jobs=1).fit_transform(images)))
+    assert log.read_text().count("image") <= 24  # 8 batches of 2 behind the first, and those on the way
 
 
 def test_feature_union_and_pipelines_take_it(maps):
