@@ -112,7 +112,7 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
     `fit` walks over the maps twice (once for ``order=1``), and transform once more; `fit_transform` saves the last
     pass while the collection has fewer regions than a region vector has entries, ``n_local * (n_local + 1) / 2``. Give
     the extractor a ``memory`` to run the network once. Candidate regions are found on the host, in about 2 ms per
-    image ("grid"; 0.2 s for a photograph of 640 x 640 pixels with "hessian"). The fit needs at most about 2 GB with
+    image ("grid"; 0.2 s for a photograph of 640 x 640 pixels with "hessian"). The fit needs at most about 2.5 GB with
     ``n_local=128``, whatever the number of images. Region vectors are kept in the precision of the maps; second
     moments and whitening are computed in float64.
 
@@ -379,7 +379,7 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
         """Vectors before whitening, (regions, d), in the precision of the maps."""
         if self.order == 1:
             return self._first_order(piece)
-        axes = torch.from_numpy(self.local_axes_).to(piece.maps.device)
+        axes = torch.tensor(self.local_axes_, device=piece.maps.device)
         local = local_descriptors(piece.maps, piece.channel, axes)
         vectors = second_order(
             local, piece.spatial, piece.masks, self.reg, self.offdiag_scale, self.trace_normalize
@@ -389,7 +389,9 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
     @torch.inference_mode()
     def _whitened(self, rows: torch.Tensor) -> np.ndarray:
         """Whiten and l2-normalise; a zero row stays zero."""
-        return self.region_whitening_.apply(rows.double()).to(rows.dtype).cpu().numpy()
+        # torch does not wrap read-only memory, in which joblib hands large models to workers
+        whitening = RegionAxes(*(np.require(part, requirements="W") for part in self.region_whitening_))
+        return whitening.apply(rows.double()).to(rows.dtype).cpu().numpy()
 
     # ------------------------------------------------------------------ maps and regions
     def _batches(self, X: Any) -> Iterator[Batch]:

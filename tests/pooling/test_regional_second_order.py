@@ -345,6 +345,7 @@ def test_clone_pickle_and_joblib(maps, words, tmp_path):
     for loaded in (
         pickle.loads(pickle.dumps(model)),
         joblib.load(tmp_path / "pooler.joblib"),
+        joblib.load(tmp_path / "pooler.joblib", mmap_mode="r"),
         copy.fit(maps),
     ):
         assert_same_sets(loaded.transform(maps), expected, rtol=0)
