@@ -30,7 +30,6 @@ from skretrieval import recipes
 from skretrieval.datasets import load_image_folder
 from skretrieval.extraction import ConvFeatureExtractor
 from skretrieval.metrics import leave_one_out_map
-from skretrieval.postprocessing import PCAWhitening
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 
 SEVERAL_MAPS = {"ms_rmac", "late_fusion_rmac"}  # want several layers or resolutions

@@ -275,7 +275,7 @@ def ms_rmac(*, weights=None, **settings: Unpack[Settings]) -> Pipeline:
     ----------
     weights : sequence of float, default=None
         Factor of each layer's l2-normalised descriptor; the method's authors learn them from labels, None is alike
-        (spec A-33).
+        (A-33).
     **settings
         See the module. `whitening` is None unless given; an `extractor` of yours gives tuples of maps.
 

@@ -346,7 +346,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             return None
         memory = check_memory(os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory)
         store = memory.cache(_stored, ignore=["maps"])
-        store.check_call_in_cache("", None)  # joblib inspects the function at its first use: before threads share it
+        # joblib inspects the function at its first use: let that happen before threads share it
+        store.check_call_in_cache("", None)
         return store
 
     def _cache_key(self) -> str:

@@ -93,7 +93,7 @@ class ConvFeatureExtractor(BaseExtractor):
     Notes
     -----
     The layer of the papers: S002 uses pool5 of VGG16, S001 and S004 the last convolution (relu5_3, relu5_4 of
-    VGG19), S003 ``["layer4", "layer3"]`` of ResNet50; S000 does not say pool5 or relu5_3 (spec A-11).
+    VGG19), S003 ``["layer4", "layer3"]`` of ResNet50; S000 does not say pool5 or relu5_3 (A-11).
 
     Examples
     --------

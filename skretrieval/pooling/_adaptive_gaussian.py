@@ -30,10 +30,10 @@ class AdaptiveGaussianPooler(SentencePooler):
         are the six combinations of the paper's figure 4.
 
     eps : float, default=1e-12
-        Guard of the logarithm in "element" (spec A-16).
+        Guard of the logarithm in "element" (A-16).
 
     sigma_scale : float, default=0.25
-        Standard deviation of the Gaussian as a fraction of the longer side (spec A-15).
+        Standard deviation of the Gaussian as a fraction of the longer side (A-15).
 
     rectify : bool, default=True
         Replace negative activations by zero first; without it ``channel="sparsity"`` refuses them.

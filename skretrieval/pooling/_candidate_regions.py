@@ -211,7 +211,7 @@ def candidate_regions(
 ) -> list[ImageRegions]:
     """Cluster the salient points of each image and return the hulls of all unions of clusters, and the whole.
 
-    A hull of fewer than `min_cells` cells (S004: an area close to zero; spec A-27), or without any response, is left
+    A hull of fewer than `min_cells` cells (S004: an area close to zero; A-27), or without any response, is left
     out. The whole image is always there, last, so that an image has between 1 and ``2 ** n_clusters`` regions.
 
     Parameters

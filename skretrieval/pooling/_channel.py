@@ -42,7 +42,7 @@ def sparsity_deviation(
     """Inverse frequency of sparsity and standard deviation together (S000 eqs 14-17).
 
     ``c1 = N / max(#zeros, 1)``, ``c2`` the population standard deviation, ``c = c1 * c2`` (as printed) or the sum
-    of both scaled to sum 1 (as the sentence before says, spec D-3), then :func:`idf`.
+    of both scaled to sum 1 (as the sentence before says, D-3), then :func:`idf`.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def element(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps: float 
     """Inverse frequency of the squared mean of the weighted channel (eChannel, S002 eqs 4-5).
 
     ``b_k = (Omega_k / (H W))^2`` with ``Omega_k`` the spatially weighted sum. eps is a mere guard against empty maps:
-    the values span seven orders of magnitude, so a larger one would change the result (spec A-16).
+    the values span seven orders of magnitude, so a larger one would change the result (A-16).
     """
     height, width = maps.shape[2:]
     weighted = sum_cells(maps, whole(height, width), spatial)[:, 0].double()

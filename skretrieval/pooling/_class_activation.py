@@ -42,7 +42,7 @@ class ClassActivationMask(BasePooler):
 
     n_resolutions : int, default=1
         How many resolutions were summed into the maps: the average is divided by it, so that the classifier sees its
-        own scale (spec A-23).
+        own scale (A-23).
 
     random_state : int, RandomState instance or None, default=None
         For ``weights=None``, as for the extractor.
@@ -150,8 +150,9 @@ class ClassActivationMask(BasePooler):
 
     def _mask(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the boolean mask (N, H, W) of maps (N, K, H, W)."""
-        weight = torch.from_numpy(self.class_weights_).to(maps)
-        bias = torch.from_numpy(self.class_bias_).to(maps)
+        # copies: a model that joblib has mapped from disk is read-only, which torch cannot wrap
+        weight = torch.tensor(self.class_weights_).to(maps)
+        bias = torch.tensor(self.class_bias_).to(maps)
         scores = maps.flatten(2).mean(dim=2) / self.n_resolutions @ weight.T + bias
         winner = weight[scores.argmax(dim=1)]
         heat = torch.bmm(winner[:, None, :], maps.flatten(2)).view(len(maps), *maps.shape[2:])

@@ -32,7 +32,7 @@ class GeMPooler(SentencePooler):
     Notes
     -----
     Activations are cut at 0, not at 1e-6 as in the authors' code, which turns empty maps into uniform
-    descriptors (spec A-6).
+    descriptors (A-6).
 
     References
     ----------

@@ -27,10 +27,10 @@ class GRMACPooler(SentencePooler):
 
     region_norm : {"l2", None}, default=None
         Normalisation of each region's vector before the sum. Eq 13 sums raw values; R-MAC, which the method
-        follows, normalises (spec A-5).
+        follows, normalises (A-5).
 
     include_global : bool, default=False
-        Whether the whole map is one more region (spec A-3).
+        Whether the whole map is one more region (A-3).
 
     rectify : bool, default=True
         Replace negative activations by zero first. Without it a fractional `p` refuses negative activations.

@@ -165,7 +165,7 @@ def local_descriptors(maps: torch.Tensor, upsample: int = 1) -> tuple[torch.Tens
 
 
 def local_axes(sample: np.ndarray, n_local: int | str) -> LocalAxes:
-    """Return the PCA-whitening of sampled local descriptors (rank-safe; spec 0.5).
+    """Return the PCA-whitening of sampled local descriptors (rank-safe).
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ import torch
 
 
 def l2(vectors: torch.Tensor) -> torch.Tensor:
-    """Divide by the Euclidean norm along the last axis; zero stays zero (S000 eq 1, spec 0.3).
+    """Divide by the Euclidean norm along the last axis; zero stays zero (S000 eq 1).
 
     The largest entry is divided out first, so that no scale of the activations overflows or vanishes.
 

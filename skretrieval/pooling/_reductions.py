@@ -13,7 +13,7 @@ import torch
 
 from ._regions import membership
 
-# Powers up to 4 of maps whose largest activation lies here stay within float32; others are scaled first (spec 1.1).
+# Powers up to 4 of maps whose largest activation lies here stay within float32; others are scaled first.
 _SAFE_POWER = 4
 _SAFE_RANGE = (1e-6, 1e7)
 
@@ -23,7 +23,7 @@ def _is_whole(boxes: np.ndarray, maps: torch.Tensor) -> bool:
 
 
 def sum_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None) -> torch.Tensor:
-    """Sum: one matrix product of the maps with the regions' membership matrix (spec 0.7)."""
+    """Sum: one matrix product of the maps with the regions' membership matrix."""
     cells = maps.flatten(2)
     if spatial is None:
         if _is_whole(boxes, maps):
@@ -44,7 +44,7 @@ def mean_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | No
 
 
 def max_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None) -> torch.Tensor:
-    """Maximum, separably: over the distinct row windows, then over the distinct column windows (spec 0.7)."""
+    """Maximum, separably: over the distinct row windows, then over the distinct column windows."""
     maps = _weighted(maps, spatial)
     if _is_whole(boxes, maps):
         return maps.flatten(2).amax(dim=2)[:, None, :]
@@ -75,7 +75,7 @@ def power_mean_cells(
         return _scaled_power_mean(maps, boxes, p)
     powered = maps * maps * maps if p == 3 else maps.pow(p)
     mean = sum_cells(powered, boxes) / _areas(boxes, maps)
-    # odd integer powers keep the sign of ReLU-free maps (spec 0.2); fractional ones come rectified
+    # odd integer powers keep the sign of ReLU-free maps; fractional ones come rectified
     return mean.pow(1 / p) if int(p) != p or int(p) % 2 == 0 else mean.sign() * mean.abs().pow(1 / p)
 
 

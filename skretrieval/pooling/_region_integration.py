@@ -45,8 +45,8 @@ class RegionIntegrationPooler(SentencePooler):
 
     Notes
     -----
-    A region without activation is left out of the fit and of the sum (spec A-13). The paper's Table 1 names Oxford5k
-    and L = 3 as the best, but shows Paris6k's values and L = 2 ahead (spec D-6); the default stays 3.
+    A region without activation is left out of the fit and of the sum (A-13). The paper's Table 1 names Oxford5k
+    and L = 3 as the best, but shows Paris6k's values and L = 2 ahead (D-6); the default stays 3.
 
     References
     ----------

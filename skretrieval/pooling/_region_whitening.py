@@ -31,9 +31,10 @@ class RegionAxes(NamedTuple):
     eigenvalues: np.ndarray
 
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Whiten and l2-normalise (N, R, K) region vectors; a zero region stays zero (spec A-13)."""
-        mean = torch.from_numpy(self.mean).to(vectors)
-        components = torch.from_numpy(self.components).to(vectors)
+        """Whiten and l2-normalise (N, R, K) region vectors; a zero region stays zero (A-13)."""
+        # copies: a model that joblib has mapped from disk is read-only, which torch cannot wrap
+        mean = torch.tensor(self.mean).to(vectors)
+        components = torch.tensor(self.components).to(vectors)
         empty = (vectors == 0).all(dim=-1, keepdim=True)
         return torch.where(empty, 0, l2((vectors - mean) @ components.T))
 
@@ -60,7 +61,7 @@ class RegionWhitening:
             self.scatter += rows.T @ rows
 
     def finish(self, n_components: int | None, n_samples: int, n_features: int) -> RegionAxes:
-        """Return the axes of the regions seen (divisor n - 1, rank-safe; spec 0.5).
+        """Return the axes of the regions seen (divisor n - 1, rank-safe).
 
         Parameters
         ----------

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-_MAX_WINDOWS = 7  # R-MAC tries 2 to 7 windows along the long side (spec 0.6)
+_MAX_WINDOWS = 7  # R-MAC tries 2 to 7 windows along the long side
 
 
 def whole(height: int, width: int) -> np.ndarray:
@@ -72,7 +72,7 @@ def _starts(size: int, side: int, n: int) -> list[int]:
 
 
 def rmac(height: int, width: int, n_levels: int = 3, include_global: bool = False) -> np.ndarray:
-    """Return the R-MAC grid: square windows at several scales, about 40 % overlap (spec 0.6).
+    """Return the R-MAC grid: square windows at several scales, about 40 % overlap.
 
     Integer arithmetic throughout, so the last window is always flush with the border.
 

@@ -18,7 +18,7 @@ _STRENGTH = 5e-4
 
 
 def strongest(values: np.ndarray, n: int) -> np.ndarray:
-    """Mark the `n` largest values of each row, and what ties with the last of them (spec A-25).
+    """Mark the `n` largest values of each row, and what ties with the last of them (A-25).
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def strongest(values: np.ndarray, n: int) -> np.ndarray:
 
 
 def salient_cells(response: np.ndarray, n_min: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of the cells of largest response, in units of cells (spec 5.2, step 1, and A-26).
+    """Centres of the cells of largest response, in units of cells (A-26).
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def salient_cells(response: np.ndarray, n_min: int) -> tuple[np.ndarray, np.ndar
 def hessian_points(grey: np.ndarray) -> np.ndarray:
     """Detect blobs and corners: maxima of the determinant of the Hessian over position and scale.
 
-    S004 takes the Hessian-affine detector, of which only the positions matter here (spec A-25).
+    S004 takes the Hessian-affine detector, of which only the positions matter here (A-25).
 
     Parameters
     ----------

@@ -77,9 +77,9 @@ def second_order(
     masks : tensor of shape (N, M, P), dtype bool
         Cells of the regions.
     reg : float
-        ``reg * trace(G) / K'`` is added to the diagonal (spec A-29).
+        ``reg * trace(G) / K'`` is added to the diagonal (A-29).
     offdiag_scale : float
-        Factor of the entries off the diagonal; sqrt(2) makes dot products those of the matrices (spec A-30).
+        Factor of the entries off the diagonal; sqrt(2) makes dot products those of the matrices (A-30).
     trace_normalize : bool
         Whether G is divided by its trace, so that the scale of the features does not matter.
 

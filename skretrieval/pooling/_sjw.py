@@ -31,13 +31,13 @@ class SJWPooler(SentencePooler):
     saliency_norm : {"sum", "none", "l2", "max", "minmax"}, default="sum"
         Normalisation of the contrast before it is added. The paper prints none, but then `rho` would change
         nothing, against its own Table 10: "sum" is inferred, being the one form in which the paper's range of
-        rho moves the result (spec A-9). "none" is the formula as printed.
+        rho moves the result (A-9). "none" is the formula as printed.
 
     eps : float, default=1e-6
         Guard of the logarithm in the channel weights.
 
     channel_combine : {"product", "sum"}, default="product"
-        How sparsity and deviation make the channel weight: as eq 16 prints it, or as its text says (spec D-3).
+        How sparsity and deviation make the channel weight: as eq 16 prints it, or as its text says (D-3).
 
     rectify : bool, default=True
         Replace negative activations by zero first; without it they are an error.

@@ -50,8 +50,8 @@ def adaptive_gaussian(maps: torch.Tensor, alpha: float = 0.1, sigma_scale: float
     """Gaussian around the strongest cells (aGaussian, S002 eqs 1-3).
 
     The centre is the mean place of the cells whose sum over channels reaches the ``ceil(alpha * H * W)``-th largest,
-    all ties included (spec A-14); ``sigma = sigma_scale * max(H, W)``, half of the way from the centre of the map to
-    its farther border (spec A-15). With ``alpha=1`` the centre is that of the map (nGaussian).
+    all ties included (A-14); ``sigma = sigma_scale * max(H, W)``, half of the way from the centre of the map to
+    its farther border (A-15). With ``alpha=1`` the centre is that of the map (nGaussian).
     """
     height, width = maps.shape[2:]
     n_cells = height * width
@@ -94,11 +94,11 @@ def saliency(
         Weight of the global contrast.
     saliency_norm : {"sum", "none", "l2", "max", "minmax"}, default="sum"
         Normalisation of Sw before it is added. The paper prints none, with which its own table over rho
-        cannot arise; dividing by the sum is inferred (spec A-9).
+        cannot arise; dividing by the sum is inferred (A-9).
     eps : float, default=1e-6
         Guard of the logarithm in the channel weights.
     channel_combine : {"product", "sum"}, default="product"
-        How sparsity and deviation make the channel weight (spec D-3).
+        How sparsity and deviation make the channel weight (D-3).
 
     Returns
     -------
@@ -122,7 +122,7 @@ def saliency_from(
     selected = _combined(maps, weights, selected_channels(deviation, n_channels))  # eq 18
     empty = selected.amax(dim=(1, 2)) == 0
     if bool(empty.any()):
-        # the chosen channels are zero although others may not be: all deviations tie at 0 (spec 1.2, step 7)
+        # the chosen channels are zero although others may not be: all deviations tie at 0
         every = torch.arange(maps.shape[1], device=maps.device).expand(int(empty.sum()), -1)
         selected[empty] = _combined(maps[empty], weights[empty], every)
     map_ = l2(selected.flatten(1)).view_as(selected).sqrt()  # eq 19

@@ -25,7 +25,7 @@ class SquareSumRMACPooler(BasePooler):
         Number of scales.
 
     ceil_mode : bool, default=False
-        Whether a last window may reach beyond the border, so that no cell is left out (spec A-17).
+        Whether a last window may reach beyond the border, so that no cell is left out (A-17).
 
     rectify : bool, default=True
         Replace negative activations by zero first: squares lose their sign.

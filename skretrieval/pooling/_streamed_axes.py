@@ -25,7 +25,7 @@ class StreamedAxes:
     Attributes
     ----------
     n_rows : int
-        Rows seen, without those that are zero: an empty region says nothing about the others (spec A-13).
+        Rows seen, without those that are zero: an empty region says nothing about the others (A-13).
     kept : list of ndarray or None
         The non-zero rows of each batch; None once they were folded into products.
     """
@@ -70,7 +70,7 @@ class StreamedAxes:
             self._scatter = linalg.blas.dsyrk(1.0, centred.T, beta=1.0, c=self._scatter, overwrite_c=True)
 
     def finish(self, n_components: int | None = None) -> PrincipalAxes:
-        """Return mean, axes and variances of the rows seen, without axes of no variance (spec 0.5).
+        """Return mean, axes and variances of the rows seen, without axes of no variance.
 
         As :func:`skretrieval._linalg.principal_axes` of all rows together. Call it once, at the end.
 

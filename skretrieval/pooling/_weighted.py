@@ -21,7 +21,7 @@ from ._region_whitening import RegionWhitening
 from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
 
-# Words with logarithms of counts or square roots: negative activations have no meaning there (spec 0.2).
+# Words with logarithms of counts or square roots: negative activations have no meaning there.
 _NONNEGATIVE_WORDS = {
     *(SPATIAL[name] for name in ("response", "crow", "saliency")),
     *(CHANNEL[name] for name in ("sparsity", "sparsity_deviation", "count_sparsity")),
@@ -154,7 +154,7 @@ class WeightedPooler(SentencePooler):
 
     whiten : bool, default=False
         PCA-whiten each region's vector, with axes learned in fit from all regions of all images, and l2-normalise
-        it again (R-MAC, S001). Regions without activation are left out of both (spec A-13).
+        it again (R-MAC, S001). Regions without activation are left out of both (A-13).
 
     n_components : int or None, default=None
         Dimensions kept by `whiten`; None keeps as many as the data has.

@@ -25,7 +25,7 @@ def ragged_arange(starts, counts):
 
 
 def unit_rows(rows):
-    """Scale every row to unit Euclidean length; a zero row stays zero (spec 0.3: no epsilon).
+    """Scale every row to unit Euclidean length; a zero row stays zero (no epsilon is added).
 
     Works in float64 on blocks of rows, so that a row gets the same bits wherever it stands.
 

@@ -176,7 +176,7 @@ class Scorer:
 
 
 class Cosine(Scorer):
-    """Cosine of unit rows; a zero row has cosine 0 with everything (spec 1.5)."""
+    """Cosine of unit rows; a zero row has cosine 0 with everything."""
 
     def __init__(self, queries, gallery):
         super().__init__(queries, gallery)

@@ -564,7 +564,9 @@ def test_one_warning_however_many_passes(folder):
     maps = small(on_error="warn").fit_transform([folder[3], *folder])
     pooler = RMACPooler(whiten=True, n_components=2)
     with pytest.warns(UserWarning, match="4 of 7 images") as caught:
-        descriptors = pooler.fit_transform(maps)  # a look at the first map, a pass to learn, a pass to describe
+        descriptors = pooler.fit_transform(
+            maps
+        )  # a look at the first map, a pass to learn, a pass to describe
     assert len(caught) == 1
     list(maps[:3])
     assert not descriptors[[0, 2, 4, 5]].any()

@@ -1,5 +1,6 @@
 """S001, S002 and S003 beyond the common tests: golden values, region whitening, the words they share."""
 
+import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -28,7 +29,7 @@ def test_golden_values():
 
 
 def test_equal_cells_centre_the_gaussian():
-    """All ties count (spec A-14): a "first cells" rule would put the centre near the top."""
+    """All ties count (A-14): a "first cells" rule would put the centre near the top."""
     maps = np.ones((1, 2, 24, 32))
     maps[0, 1] = np.arange(24)[:, None] - 11.5 + 12  # only to weigh the rows
     even = AdaptiveGaussianPooler(channel=None).fit_transform(np.ones((1, 1, 24, 32)))
@@ -90,6 +91,15 @@ def test_nothing_to_whiten():
         RMACPooler(whiten=True).fit(np.zeros((3, 2, 4, 4)))
     with pytest.raises(ValueError, match="all regions are equal"):
         RMACPooler(whiten=True).fit(np.ones((3, 2, 4, 4)))
+
+
+def test_models_mapped_read_only(tmp_path):
+    maps = np.random.default_rng(0).random((3, 4, 5, 6))
+    pooler = RegionIntegrationPooler().fit(maps)
+    joblib.dump(pooler, tmp_path / "pooler")
+    mapped = joblib.load(tmp_path / "pooler", mmap_mode="r")
+    assert not mapped.region_whitening_.components.flags.writeable
+    assert np.array_equal(mapped.transform(maps), pooler.transform(maps))
 
 
 def test_zero_maps_stay_zero_after_whitening():

@@ -43,7 +43,7 @@ def rank(row):
 
 
 def expand(query, gallery, metric="cosine", *, n, alpha=0.0, include_query=True, own=None):
-    """Expanded query (spec 9): one vector, or the query as it is when there is nothing to add."""
+    """Expanded query: one vector, or the query as it is when there is nothing to add."""
     query, gallery = as_sets([query])[0], as_sets(gallery)
     unit = l2 if metric == "cosine" else np.asarray
     pairs = [best_pair(query, item, metric) for item in gallery]
@@ -63,7 +63,7 @@ def expand(query, gallery, metric="cosine", *, n, alpha=0.0, include_query=True,
 
 
 def average_precision(relevant):
-    """Trapezoid average precision of a ranking (spec 10.1)."""
+    """Trapezoid average precision of a ranking."""
     ap, hits, total = 0.0, 0, sum(relevant)
     for rank_, is_hit in enumerate(relevant):
         if is_hit:
