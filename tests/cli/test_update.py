@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from skretrieval import recipes
@@ -200,11 +201,45 @@ def test_other_options_need_a_rebuild(index, photographs, run):
         (["--extractor", "kernel", "--weights", "random"], "weights are for torchvision networks"),
         (["--extractor", "vgg161"], "vgg161"),
         (["--extractor", "squeezenet1_1", "--weights", "gone.pth"], "gone.pth"),
+        (["--recipe", "ms_rmac"], "wants several layers or resolutions"),
     ],
 )
 def test_bad_options_leave_nothing_in_the_way(tmp_path, photographs, run, network_options, options, message):
     assert message in run("index", photographs, "--out", tmp_path / "index", *options, fails=True)
     run("index", photographs, "--out", tmp_path / "index", "--no-progress", *network_options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="wants a machine without CUDA")
+def test_a_device_that_is_missing_skips_no_photograph(tmp_path, photographs, index, run, draw_photograph):
+    """A fault of the set-up is no fault of the photographs, when an index is made and when it grows."""
+    draw_photograph(photographs / "a" / "new.png", 77)
+    assert "no CUDA device" in run("index", photographs, "--out", index, "--device", "cuda", fails=True)
+    assert "12 unchanged, 1 described" in run("index", photographs, "--out", index, "--no-progress").replace(
+        "1 described, 12 unchanged", "12 unchanged, 1 described"
+    )
+    fresh = tmp_path / "fresh"
+    options = ["--extractor", "squeezenet1_1", "--weights", "random", "--device", "cuda"]
+    assert "no CUDA device" in run("index", photographs, "--out", fresh, *options, fails=True)
+    assert not fresh.exists() or not any(fresh.glob("pending/front*"))
+
+
+def test_photographs_too_small_for_the_network_do_not_stop_the_whitening(
+    tmp_path, photographs, run, draw_photograph
+):
+    draw_photograph(photographs / "a" / "strip.png", 5, (640, 20))
+    options = [
+        "--extractor",
+        "squeezenet1_1",
+        "--weights",
+        "random",
+        "--recipe",
+        "rmac",
+        "--whitening",
+        "pca",
+    ]
+    output = run("index", photographs, "--out", tmp_path / "index", "--no-progress", "--size", "64", *options)
+    assert "12 described, 1 skipped" in output
+    assert "a/strip.png: 64x2 pixels after resizing are too few for the network" in output
 
 
 def test_learned_whitening_needs_labels(tmp_path, run, draw_photograph, network_options):
