@@ -178,6 +178,10 @@ class _Layer(FeatureMaps):
     def __getitem__(self, key):
         return _Layer(self.X[key], self.layer) if isinstance(key, slice) else self.X[key][self.layer]
 
+    def head(self) -> FeatureMaps:
+        """Return the first entry as a sequence."""
+        return _Layer(self.X.head() if isinstance(self.X, FeatureMaps) else self.X[:1], self.layer)
+
     def batches(self):
         """Yield the batches of one layer."""
         for indices, maps in raw_batches(self.X, layers=True):
