@@ -150,6 +150,11 @@ class ConvKernelExtractor(BaseExtractor):
     [2]_ describes affine-normalised patches by a kernel network and aggregates them with VLAD. Here the network
     runs over whole photographs, and any pooler of this package aggregates.
 
+    The defaults are measured (benchmarks/kernel_extractor.py). One layer,
+    ``ConvKernelExtractor((512,), patch_size=7, subsampling=4, center=True, n_components=64)``, is learned in a
+    fraction of the time and serves as well with GeM and GR-MAC, less with SJW. No cell of a textured photograph is exactly
+    0, so poolers that count zeros (SJW, CroW) have little to count: GeM, R-MAC and GR-MAC suit these maps better.
+
     References
     ----------
     .. [1] J. Mairal, P. Koniusz, Z. Harchaoui, C. Schmid, "Convolutional kernel networks", NIPS 2014.
