@@ -152,8 +152,9 @@ class ConvKernelExtractor(BaseExtractor):
 
     The defaults are measured (benchmarks/kernel_extractor.py). One layer,
     ``ConvKernelExtractor((512,), patch_size=7, subsampling=4, center=True, n_components=64)``, is learned in a
-    fraction of the time and serves as well with GeM and GR-MAC, less with SJW. No cell of a textured photograph is exactly
-    0, so poolers that count zeros (SJW, CroW) have little to count: GeM, R-MAC and GR-MAC suit these maps better.
+    fraction of the time and serves as well with GeM and GR-MAC, less with SJW. Hardly a cell of a photograph
+    is exactly 0, so poolers that count zeros (SJW, CroW) have little to count: GeM, R-MAC and GR-MAC suit these
+    maps better.
 
     References
     ----------
