@@ -18,7 +18,9 @@ from ._scores import BLOCK_SIZE, SCORERS
 _FULL_SHARE = 8
 
 
-def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=None, query_block_size=1024):
+def search(
+    queries, gallery, n_neighbors, *, metric="cosine", same=False, block_size=None, query_block_size=1024
+):
     """Find the nearest gallery items of every query.
 
     Parameters
@@ -30,6 +32,9 @@ def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=None, q
         Between 1 and the number of gallery items.
     metric : {"cosine", "euclidean", "manhattan"}, default="cosine"
         Distance: 1 - cosine, L2 or L1.
+    same : bool, default=False
+        Whether only rows of the same number within their items are compared; every item then needs equally
+        many rows.
     block_size, query_block_size : int
         Gallery and query rows that are multiplied at a time; working memory grows with their product. They
         change the speed, never the neighbours. ``block_size=None`` is 8192, or more for a few queries.
@@ -48,7 +53,7 @@ def search(queries, gallery, n_neighbors, *, metric="cosine", block_size=None, q
         rows = (block_size or BLOCK_SIZE) * query_block_size // len(gallery.rows)
         query_block_size = max(1, min(query_block_size, rows))
     for start, stop in queries.blocks(query_block_size):
-        scorer = SCORERS[metric](queries.slice(start, stop), gallery)
+        scorer = SCORERS[metric](queries.slice(start, stop), gallery, same)
         rank = _rank_all if full else _top_k
         scores, indices[start:stop] = rank(scorer, n_neighbors, block_size)
         distances[start:stop] = scorer.distance(scores)

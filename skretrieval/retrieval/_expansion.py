@@ -60,7 +60,9 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
 
     Region sets: ``d_i`` is the region that matches the query best (S004 eq. 8), and the expanded query is a
     single vector. If the query has several regions, ``include_query`` adds the one that matches its first
-    result best.
+    result best. With ``region_pairs="same"`` the expanded query has as many regions as before: each result adds
+    the region by which it matches to the query's region of the same number, and the formula holds for each
+    region by itself. Regions by which no result matches stay as they are.
 
     ``kneighbors(X=None)`` leaves each item out of its own final ranking. Whether it takes part in its own
     expansion is up to ``exclude_self``.
@@ -195,24 +197,36 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         distances, indices = self.retriever_._search(queries, k, own)
         weights = self._weights(distances, indices, own)
         query_rows, gallery_rows = self._index._best_rows(queries, indices)
-        query_vectors = queries.rows[query_rows[:, 0]]
+        if self._index._same:  # results add to the regions they match, each to one
+            slots = np.arange(queries.counts[0])
+            weights = weights[:, None] * (
+                query_rows - queries.starts[:, None] == slots[:, None, None]
+            ).swapaxes(0, 1)
+            query_vectors = queries.rows
+        else:
+            weights = weights[:, None]
+            query_vectors = queries.rows[query_rows[:, 0]]
         gallery = self.gallery_
-        expanded = np.empty(query_vectors.shape)
+        expanded = np.empty((*weights.shape[:2], gallery.shape[1]))
         step = max(1, 2**22 // (k * gallery.shape[1]))
         for start in range(0, len(expanded), step):
             part = slice(start, start + step)
             rows = gallery[gallery_rows[part]].astype(np.float64)
-            expanded[part] = np.einsum("qk,qkd->qd", weights[part], rows, optimize=False)
+            expanded[part] = np.einsum("qmk,qkd->qmd", weights[part], rows, optimize=False)
+        expanded = expanded.reshape(-1, gallery.shape[1])
         if self.include_query:
             expanded += query_vectors
         if self.metric_ == "cosine":
             expanded = unit_rows(expanded)
             unchanged = ~expanded.any(axis=1)
         else:
-            total = weights.sum(axis=1) + self.include_query
+            total = weights.sum(axis=2).ravel() + self.include_query
             unchanged = total == 0
             expanded /= np.where(unchanged, 1.0, total)[:, None]
-        return _replace(queries, expanded.astype(queries.rows.dtype), unchanged)
+        expanded = expanded.astype(queries.rows.dtype)
+        if self._index._same:
+            return DescriptorSet(np.where(unchanged[:, None], queries.rows, expanded), queries.offsets)
+        return _replace(queries, expanded, unchanged)
 
     def _weights(self, distances, indices, own):
         """Weight of each result in the sum, shape (n_queries, k)."""

@@ -23,7 +23,9 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     the gallery.
 
     X may also be a list of region sets, an array (M_i, d) per image. Two images are then as near as their
-    nearest pair of regions [1]_; queries with one descriptor and galleries with regions mix freely.
+    nearest pair of regions [1]_; queries with one descriptor and galleries with regions mix freely. With
+    ``region_pairs="same"`` only regions of the same number are compared, such as a global descriptor with the
+    other global one and a local one with the other local one [2]_.
 
     Parameters
     ----------
@@ -33,6 +35,10 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         gallery.
     metric : {"cosine", "euclidean", "manhattan"}, default="cosine"
         Distance: one minus the cosine (a zero vector has cosine 0 with everything), L2, or L1.
+    region_pairs : {"all", "same"}, default="all"
+        Which regions of two images are compared: every region with every region, or region m with region m
+        only. The nearest of these pairs counts. With "same" every image of the gallery and of the queries
+        must have the same number of regions (a 2-D X: one).
     engine : {"exact"}, default="exact"
         How to search.
     engine_params : dict, default=None
@@ -52,6 +58,8 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         Labels of the gallery items, if ``fit`` was given any.
     metric_ : str
         Metric of the index. A change of ``metric`` takes effect at the next ``fit``.
+    region_pairs_ : str
+        Region pairs of the index; a change of ``region_pairs`` takes effect at the next ``fit``, too.
     n_samples_fit_ : int
         Number of gallery items.
     n_features_in_ : int
@@ -70,6 +78,8 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     References
     ----------
     .. [1] J. Jeong et al., regional second-order pooling, eq. 7.
+    .. [2] S003: ``d = min(||g_q - g_i||_1, ||l_q - l_i||_1)`` with global and local descriptors g and l, which
+           "manhattan" and "same" give for region sets of two (A-24).
 
     Examples
     --------
@@ -85,13 +95,17 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [StrOptions(set(SCORERS))],
+        "region_pairs": [StrOptions({"all", "same"})],
         "engine": [StrOptions({"exact"})],
         "engine_params": [dict, None],
     }
 
-    def __init__(self, n_neighbors=100, *, metric="cosine", engine="exact", engine_params=None):
+    def __init__(
+        self, n_neighbors=100, *, metric="cosine", region_pairs="all", engine="exact", engine_params=None
+    ):
         self.n_neighbors = n_neighbors
         self.metric = metric
+        self.region_pairs = region_pairs
         self.engine = engine
         self.engine_params = engine_params
 
@@ -114,7 +128,9 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self._engine_params()
         descriptors = check_descriptors(self, X, reset=True)
         labels = self._check_labels(y, descriptors)
-        self.metric_ = self.metric
+        if self.region_pairs == "same":
+            _check_regions(descriptors, descriptors.counts[0], "item 0 has")
+        self.metric_, self.region_pairs_ = self.metric, self.region_pairs
         self._store(self._prepare(descriptors), labels)
         return self
 
@@ -216,15 +232,23 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         return self
 
     @property
+    def _same(self):
+        """Whether regions of the same number only are compared."""
+        return self.region_pairs_ == "same"
+
+    @property
     def _gallery(self):
         return DescriptorSet(self.gallery_, self.region_offsets_)
 
     def _check_queries(self, X):
-        return self._prepare(check_descriptors(self, X, reset=False, dtype=self.gallery_.dtype))
+        queries = check_descriptors(self, X, reset=False, dtype=self.gallery_.dtype)
+        if self._same:
+            _check_regions(queries, self._gallery.counts[0], "those of the gallery have")
+        return self._prepare(queries)
 
     def _search(self, queries, n_neighbors, own=None):
         params = self._engine_params()
-        return search(queries, self._gallery, n_neighbors, metric=self.metric_, **params)
+        return search(queries, self._gallery, n_neighbors, metric=self.metric_, same=self._same, **params)
 
     def _own_items(self, queries):
         """First gallery item at distance zero from each query, -1 where there is none."""
@@ -233,7 +257,18 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
     def _best_rows(self, queries, indices):
         """Query rows and gallery rows of the best region pairs, each of shape (n_queries, k)."""
-        scorer = SCORERS[self.metric_](queries, self._gallery)
+        scorer = SCORERS[self.metric_](queries, self._gallery, self._same)
         query = np.repeat(np.arange(queries.n_items), indices.shape[1])
         query_rows, gallery_rows = scorer.best_rows(query, indices.ravel())
         return query_rows.reshape(indices.shape), gallery_rows.reshape(indices.shape)
+
+
+def _check_regions(descriptors, expected, whose):
+    """Raise a ValueError that names the first item with another number of regions than expected."""
+    counts = descriptors.counts
+    wrong = np.flatnonzero(counts != expected)
+    if len(wrong):
+        raise ValueError(
+            f"Item {wrong[0]} has {counts[wrong[0]]} region(s), but {whose} {expected}: region_pairs='same' "
+            "compares region m with region m, so every image needs the same number of regions."
+        )

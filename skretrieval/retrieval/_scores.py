@@ -6,11 +6,13 @@ and carries a proven error bound; the exact score of a pair is computed in float
 order over that pair alone, so it depends neither on the blocks nor on the position of an item, and equal rows
 get equal scores to the last bit.
 
-For region sets the score of two images is the largest over all pairs of their regions [1]_.
+For region sets the score of two images is the largest over all pairs of their regions [1]_, or over the pairs
+of regions of the same number [2]_, of which every image then has equally many.
 
 References
 ----------
 .. [1] J. Jeong et al., regional second-order pooling, eq. 7.
+.. [2] Multi-resolution features (S003): the distance is the smaller one of global to global, local to local.
 """
 
 import numpy as np
@@ -58,13 +60,18 @@ class Scorer:
     ----------
     queries, gallery : DescriptorSet
         Prepared rows (unit rows for the cosine) of the same dtype.
+    same : bool, default=False
+        Whether region m is compared with region m only, instead of with all regions. All items of both sets
+        must have the same number of rows.
     """
 
     block_size = BLOCK_SIZE
 
-    def __init__(self, queries, gallery):
+    def __init__(self, queries, gallery, same=False):
         self.queries = queries
         self.gallery = gallery
+        self.n_slots = len(gallery.rows) // gallery.n_items if same else 1
+        self.same = self.n_slots > 1
         self.query_rows = queries.rows.astype(np.float64)
         self.fine_is_exact = len(gallery.rows) <= _SMALL_GALLERY
 
@@ -79,11 +86,36 @@ class Scorer:
     def _block(self, function, start, stop):
         low, high = self.gallery.row_range(start, stop)
         scores = function(low, high)
+        if self.same:
+            return scores
         if self.gallery.offsets is not None:
             scores = np.maximum.reduceat(scores, self.gallery.offsets[start:stop] - low, axis=1)
         if self.queries.offsets is not None:
             scores = np.maximum.reduceat(scores, self.queries.offsets[:-1], axis=0)
         return scores
+
+    # The rows of the same region number form a slot. Products are (n_query_rows, n_gallery_rows) matrices or, for
+    # regions of the same number, stacks of them (n_slots, n_queries, n_items): one product for each slot.
+
+    def _products(self, query_rows, rows):
+        """Inner products of all queries and the given gallery rows."""
+        if not self.same:
+            return query_rows @ rows.T
+        n_features = rows.shape[1]
+        left = query_rows.reshape(-1, self.n_slots, n_features).transpose(1, 0, 2)
+        return left @ rows.reshape(-1, self.n_slots, n_features).transpose(1, 2, 0)
+
+    def _of_queries(self, row_values):
+        """Values of the query rows, to combine with products."""
+        return row_values.reshape(-1, self.n_slots).T[:, :, None] if self.same else row_values[:, None]
+
+    def _of_gallery(self, row_values):
+        """Values of gallery rows, to combine with products."""
+        return row_values.reshape(-1, self.n_slots).T[:, None] if self.same else row_values
+
+    def _best_slot(self, scores):
+        """Scores of the best slot, where the products have slots."""
+        return scores.max(axis=0) if self.same else scores
 
     def fine_error(self):
         """``(error, near)``: bound of the error of ``fine``, and the score above which it is not enough.
@@ -141,31 +173,34 @@ class Scorer:
         """Yield exact scores of all region pairs of consecutive image pairs, in cache-sized parts."""
         query_counts, query_starts = self.queries.counts[query], self.queries.starts[query]
         item_counts, item_starts = self.gallery.counts[item], self.gallery.starts[item]
-        sizes = query_counts * item_counts
+        sizes = item_counts if self.same else query_counts * item_counts
         for start, stop in _chunks(sizes, max(1, _CACHE_ELEMENTS // self.query_rows.shape[1])):
             part = slice(start, stop)
             first = np.cumsum(sizes[part]) - sizes[part]
             number = ragged_arange(np.zeros(stop - start, dtype=np.intp), sizes[part])
             width = np.repeat(item_counts[part], sizes[part])
-            query_row = np.repeat(query_starts[part], sizes[part]) + number // width
-            gallery_row = np.repeat(item_starts[part], sizes[part]) + number % width
+            query_region, gallery_region = (number, number) if self.same else np.divmod(number, width)
+            query_row = np.repeat(query_starts[part], sizes[part]) + query_region
+            gallery_row = np.repeat(item_starts[part], sizes[part]) + gallery_region
             yield start, stop, self._pair_rows(query_row, gallery_row), query_row, gallery_row, first
 
     def _from_differences(self, query_rows, low, high):
         """Scores of all queries and the gallery rows ``low:high`` from their differences, in cache-sized parts."""
-        n_queries, n_features = query_rows.shape
-        scores = np.empty((n_queries, high - low), dtype=query_rows.dtype)
-        n_rows = min(high - low, max(1, _CACHE_ELEMENTS // n_features))
-        n_together = max(1, _CACHE_ELEMENTS // (n_features * n_rows))
-        for start in range(0, high - low, n_rows):
-            rows = self.gallery.rows[low + start : min(low + start + n_rows, high)]
-            rows = rows.astype(query_rows.dtype, copy=False)
+        n_slots, n_features = self.n_slots, query_rows.shape[1]
+        query_rows = query_rows.reshape(-1, n_slots, n_features)
+        n_queries, n_items = len(query_rows), (high - low) // n_slots
+        scores = np.empty((n_queries, n_items), dtype=query_rows.dtype)
+        size = n_slots * n_features
+        n_rows = min(n_items, max(1, _CACHE_ELEMENTS // size))
+        n_together = max(1, _CACHE_ELEMENTS // (size * n_rows))
+        for start in range(0, n_items, n_rows):
+            stop = min(start + n_rows, n_items)
+            rows = self.gallery.rows[low + start * n_slots : low + stop * n_slots]
+            rows = rows.astype(query_rows.dtype, copy=False).reshape(-1, n_slots, n_features)
             for first in range(0, n_queries, n_together):
                 difference = query_rows[first : first + n_together, None] - rows
-                part = self._reduce(difference.reshape(-1, n_features))
-                scores[first : first + n_together, start : start + n_rows] = part.reshape(
-                    difference.shape[:2]
-                )
+                part = self._reduce(difference.reshape(-1, n_features)).reshape(difference.shape[:3])
+                scores[first : first + n_together, start:stop] = part.max(axis=2)
         return scores
 
     def _per_query(self, row_values):
@@ -178,8 +213,8 @@ class Scorer:
 class Cosine(Scorer):
     """Cosine of unit rows; a zero row has cosine 0 with everything."""
 
-    def __init__(self, queries, gallery):
-        super().__init__(queries, gallery)
+    def __init__(self, queries, gallery, same=False):
+        super().__init__(queries, gallery, same)
         n_features = gallery.rows.shape[1]
         dtype = _coarse_dtype(n_features, gallery.rows.dtype)
         self.coarse_rows = queries.rows.astype(dtype, copy=False)
@@ -190,7 +225,8 @@ class Cosine(Scorer):
         self.squares = np.einsum("id,id->i", self.query_rows, self.query_rows, optimize=False)
 
     def _coarse_rows(self, low, high):
-        return self.coarse_rows @ self.gallery.rows[low:high].astype(self.coarse_rows.dtype, copy=False).T
+        rows = self.gallery.rows[low:high].astype(self.coarse_rows.dtype, copy=False)
+        return self._best_slot(self._products(self.coarse_rows, rows))
 
     def loosen(self, scores):
         """Coarse score below which no item can be exactly as near as the item with ``scores``."""
@@ -199,26 +235,28 @@ class Cosine(Scorer):
     def _fine_rows(self, low, high):
         rows = self.gallery.rows[low:high].astype(np.float64)
         squares = np.einsum("id,id->i", rows, rows, optimize=False)
-        scores = self.query_rows @ rows.T
-        scores /= np.sqrt(np.where(self.squares > 0, self.squares, 1.0))[:, None]
-        scores /= np.sqrt(np.where(squares > 0, squares, 1.0))
-        return np.clip(scores, -1.0, 1.0, out=scores)
+        scores = self._products(self.query_rows, rows)
+        scores /= self._of_queries(np.sqrt(np.where(self.squares > 0, self.squares, 1.0)))
+        scores /= self._of_gallery(np.sqrt(np.where(squares > 0, squares, 1.0)))
+        return self._best_slot(np.clip(scores, -1.0, 1.0, out=scores))
 
     def fine_error(self):
         error, near = super().fine_error()
         return error if self.fine_is_exact else error + _slack(self.query_rows.shape[1], np.float64), near
 
     def _exact_rows(self, low, high):
-        scores = np.empty((len(self.query_rows), high - low))
-        step = max(1, _CACHE_ELEMENTS // self.query_rows.shape[1])
-        for start in range(low, high, step):
-            rows = self.gallery.rows[start : min(start + step, high)].astype(np.float64)
+        n_slots, n_features = self.n_slots, self.query_rows.shape[1]
+        query_rows = self.query_rows.reshape(-1, n_slots, n_features)
+        query_squares = self.squares.reshape(-1, 1, n_slots)
+        scores = np.empty((len(query_rows), (high - low) // n_slots))
+        step = max(1, _CACHE_ELEMENTS // (n_slots * n_features))
+        for start in range(0, scores.shape[1], step):
+            rows = self.gallery.rows[low + start * n_slots : min(low + (start + step) * n_slots, high)]
+            rows = rows.astype(np.float64).reshape(-1, n_slots, n_features)
             # For each pair the same loop over d as for a list of pairs, hence the same bits.
-            products = np.einsum("id,jd->ij", self.query_rows, rows, optimize=False)
-            squares = np.einsum("jd,jd->j", rows, rows, optimize=False)
-            scores[:, start - low : start - low + step] = self._divide(
-                products, squares * self.squares[:, None]
-            )
+            products = np.einsum("imd,jmd->ijm", query_rows, rows, optimize=False)
+            squares = np.einsum("jmd,jmd->jm", rows, rows, optimize=False)
+            scores[:, start : start + step] = self._divide(products, squares * query_squares).max(axis=2)
         return scores
 
     def _pair_rows(self, query_row, gallery_row):
@@ -241,8 +279,8 @@ class Cosine(Scorer):
 class Euclidean(Scorer):
     """Euclidean distance; the coarse score is centred, so a common offset of all rows costs no digits."""
 
-    def __init__(self, queries, gallery):
-        super().__init__(queries, gallery)
+    def __init__(self, queries, gallery, same=False):
+        super().__init__(queries, gallery, same)
         self.centre = gallery.rows[:1024].mean(axis=0, dtype=np.float64)
         self.centred = self.query_rows - self.centre
         self.squares = np.einsum("id,id->i", self.centred, self.centred, optimize=False)
@@ -252,11 +290,11 @@ class Euclidean(Scorer):
         rows = self.gallery.rows[low:high] - self.centre
         squares = np.einsum("id,id->i", rows, rows, optimize=False)
         self.largest = max(self.largest, float(squares.max()))
-        scores = self.centred @ rows.T
+        scores = self._products(self.centred, rows)
         scores *= 2.0
-        scores -= squares
-        scores -= self.squares[:, None]
-        return scores
+        scores -= self._of_gallery(squares)
+        scores -= self._of_queries(self.squares)
+        return self._best_slot(scores)
 
     _fine_rows = _coarse_rows
 
@@ -293,8 +331,8 @@ class Euclidean(Scorer):
 class Manhattan(Scorer):
     """Manhattan distance (S003), by direct differences in cache-sized parts."""
 
-    def __init__(self, queries, gallery):
-        super().__init__(queries, gallery)
+    def __init__(self, queries, gallery, same=False):
+        super().__init__(queries, gallery, same)
         n_features = gallery.rows.shape[1]
         dtype = _coarse_dtype(n_features, gallery.rows.dtype)
         self.coarse_rows = queries.rows.astype(dtype, copy=False)

@@ -14,9 +14,11 @@ ESTIMATORS = [
     NearestNeighborsRetriever(),
     NearestNeighborsRetriever(metric="euclidean"),
     NearestNeighborsRetriever(metric="manhattan"),
+    NearestNeighborsRetriever(metric="manhattan", region_pairs="same"),
     QueryExpansion(NearestNeighborsRetriever()),
     QueryExpansion(NearestNeighborsRetriever(), alpha=3.0, include_query=False, exclude_self=True),
     QueryExpansion(QueryExpansion(NearestNeighborsRetriever(metric="manhattan"))),
+    QueryExpansion(NearestNeighborsRetriever(region_pairs="same")),
 ]
 
 
