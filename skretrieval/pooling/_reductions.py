@@ -16,6 +16,7 @@ from ._regions import membership
 # Powers up to 4 of maps whose largest activation lies here stay within float32; others are scaled first.
 _SAFE_POWER = 4
 _SAFE_RANGE = (1e-6, 1e7)
+_CANCELLED = 1e-14  # relative: a mean of terms of both signs this small is the rounding of float64
 
 
 def _is_whole(boxes: np.ndarray, maps: torch.Tensor) -> bool:
@@ -73,10 +74,127 @@ def power_mean_cells(
     maps = _weighted(maps, spatial)
     if p > _SAFE_POWER or not _is_moderate(maps):
         return _scaled_power_mean(maps, boxes, p)
-    powered = maps * maps * maps if p == 3 else maps.pow(p)
-    mean = sum_cells(powered, boxes) / _areas(boxes, maps)
+    return root(sum_cells(power(maps, p), boxes) / _areas(boxes, maps), p)
+
+
+def signed_power_mean_cells(
+    maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None, p: float = 3.0
+) -> torch.Tensor:
+    """Power mean that keeps signs: ``m = mean sign(x) |x|^p``, then ``sign(m) |m|^(1/p)``, for any real p >= 1.
+
+    GeM for features without a ReLU, such as the tokens of a transformer (with ``rectify=False``). For odd integers p
+    it is the power mean, for features that are not negative, too; p = 1 is the mean. There is no limit p = inf: the
+    largest magnitude may occur with both signs.
+
+    Computed in float64: where signs cancel, the root magnifies what is left of them, and what is left below the
+    rounding of float64 counts as zero.
+    """
+    if not 1 <= p < np.inf:
+        raise ValueError(f"p must be finite and at least 1, got {p}")
+    if p == 1:
+        return mean_cells(maps, boxes, spatial)
+    exact = _weighted(maps, spatial).double()
+    if p > _SAFE_POWER or not _is_moderate(exact):
+        return _scaled_power_mean(exact, boxes, p, signed=True).to(maps.dtype)
+    powered = power(exact, p, signed=True)
+    areas = _areas(boxes, exact)
+    mean = without_rounding(sum_cells(powered, boxes) / areas, sum_cells(powered.abs(), boxes) / areas)
+    return root(mean, p, signed=True).to(maps.dtype)
+
+
+def regional_power_mean_cells(
+    maps: torch.Tensor,
+    boxes: np.ndarray,
+    spatial: torch.Tensor | None = None,
+    p: float = 4.6,
+    region_p: float = 2.5,
+    window: int = 5,
+) -> torch.Tensor:
+    """Power mean of cells that are half themselves, half the power mean of their neighbourhood (regional GeM).
+
+    ``x'_p = x_p / 2 + (mean over q around p of x_q^region_p)^(1 / region_p) / 2`` over the whole map, weighted cells
+    if there are weights, then the power mean of exponent `p` over each region. Beyond the border the map is mirrored
+    at its outermost cells; a map smaller than half the window is mirrored back and forth, and a side of one cell
+    repeats it, so that there is a neighbourhood in maps of any size.
+
+    Parameters
+    ----------
+    maps : tensor of shape (N, K, H, W)
+        Feature maps; not negative, unless `p` and `region_p` are integers.
+    boxes : ndarray of shape (R, 4)
+        Regions.
+    spatial : tensor of shape (N or 1, H, W) or None
+        Weight of each cell.
+    p : float, default=4.6
+        Exponent of the power mean over a region, at least 1; inf for the maximum.
+    region_p : float, default=2.5
+        Exponent of that over a neighbourhood, at least 1; inf for the maximum.
+    window : int, default=5
+        Side of a neighbourhood in cells, odd.
+
+    Returns
+    -------
+    values : tensor of shape (N, R, K)
+        One value per region and channel.
+
+    References
+    ----------
+    Shao, Chen, Karpur, Cui, Araujo, Cao, "Global features are all you need for image retrieval and reranking", ICCV
+    2023, section 3.1.
+    """
+    if not region_p >= 1:
+        raise ValueError(f"region_p must be at least 1, got {region_p}")
+    if window != int(window) or window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be an odd number of cells, got {window}")
+    maps = _weighted(maps, spatial)
+    return power_mean_cells((maps + _neighbourhood(maps, region_p, int(window))) / 2, boxes, None, p)
+
+
+def _neighbourhood(maps: torch.Tensor, p: float, window: int) -> torch.Tensor:
+    """Power mean of the cells around each cell, (N, K, H, W)."""
+    rows, cols = (torch.from_numpy(mirrored(size, window // 2)).to(maps.device) for size in maps.shape[2:])
+    around = maps.index_select(2, rows).index_select(3, cols)
+    pool: Callable = torch.nn.functional.avg_pool2d
+    if np.isinf(p):
+        return torch.nn.functional.max_pool2d(around, window, stride=1)
+    if p <= _SAFE_POWER and _is_moderate(maps):
+        return root(pool(power(around, p), window, stride=1), p)
+    # what overflows is divided by the largest magnitude of its neighbourhood, one place of the window after another
+    largest = torch.nn.functional.max_pool2d(around.abs(), window, stride=1)
+    divisor = largest.clamp_min(torch.finfo(maps.dtype).tiny)
+    mean = torch.zeros_like(maps)
+    height, width = maps.shape[2:]
+    for i in range(window):
+        for j in range(window):
+            mean += power(around[:, :, i : i + height, j : j + width] / divisor, p)
+    return largest * root(mean / window**2, p)
+
+
+def mirrored(size: int, margin: int) -> np.ndarray:
+    """Extend the indices 0 .. size - 1 by `margin` on both sides, mirrored at the ends as often as it takes."""
+    period = max(2 * (size - 1), 1)
+    folded = np.arange(-margin, size + margin) % period
+    return np.minimum(folded, period - folded) if size > 1 else folded
+
+
+def power(values: torch.Tensor, p: float, signed: bool = False) -> torch.Tensor:
+    """``x^p``, or ``sign(x) |x|^p``."""
+    if signed:
+        return values.sign() * values.abs().pow(p)
+    return values * values * values if p == 3 else values.pow(p)
+
+
+def root(mean: torch.Tensor, p: float, signed: bool = False) -> torch.Tensor:
+    """Undo :func:`power`."""
     # odd integer powers keep the sign of ReLU-free maps; fractional ones come rectified
-    return mean.pow(1 / p) if int(p) != p or int(p) % 2 == 0 else mean.sign() * mean.abs().pow(1 / p)
+    if signed or (int(p) == p and int(p) % 2 == 1):
+        return mean.sign() * mean.abs().pow(1 / p)
+    return mean.pow(1 / p)
+
+
+def without_rounding(mean: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+    """Set to zero what signs that cancel have left of terms of this mean magnitude."""
+    return torch.where(mean.abs() > _CANCELLED * magnitude, mean, 0)
 
 
 def _is_moderate(maps: torch.Tensor) -> bool:
@@ -85,7 +203,7 @@ def _is_moderate(maps: torch.Tensor) -> bool:
     return bool(((largest == 0) | ((largest >= _SAFE_RANGE[0]) & (largest <= _SAFE_RANGE[1]))).all())
 
 
-def _scaled_power_mean(maps: torch.Tensor, boxes: np.ndarray, p: float) -> torch.Tensor:
+def _scaled_power_mean(maps: torch.Tensor, boxes: np.ndarray, p: float, signed: bool = False) -> torch.Tensor:
     """``mx * (mean (x / mx)^p)^(1/p)`` with the largest magnitude per channel and region, which never overflows."""
     values = maps.new_empty(maps.shape[0], len(boxes), maps.shape[1])
     sizes, of_size = np.unique(boxes[:, 2:], axis=0, return_inverse=True)
@@ -97,9 +215,11 @@ def _scaled_power_mean(maps: torch.Tensor, boxes: np.ndarray, p: float) -> torch
         cells = maps.flatten(2)[:, :, at].unflatten(2, (len(members), high * wide))
         largest = cells.abs().amax(dim=3, keepdim=True)
         ratio = torch.where(largest > 0, cells / largest.clamp_min(torch.finfo(maps.dtype).tiny), cells)
-        mean = ratio.pow(p).mean(dim=3)
-        root = mean.pow(1 / p) if int(p) != p or int(p) % 2 == 0 else mean.sign() * mean.abs().pow(1 / p)
-        values[:, torch.from_numpy(members)] = (largest[..., 0] * root).transpose(1, 2)
+        powered = power(ratio, p, signed)
+        mean = powered.mean(dim=3)
+        if signed:
+            mean = without_rounding(mean, powered.abs().mean(dim=3))
+        values[:, torch.from_numpy(members)] = (largest[..., 0] * root(mean, p, signed)).transpose(1, 2)
     return values
 
 
@@ -117,4 +237,6 @@ REDUCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "mean": mean_cells,
     "max": max_cells,
     "power_mean": power_mean_cells,
+    "signed_power_mean": signed_power_mean_cells,
+    "regional_power_mean": regional_power_mean_cells,
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from scipy import ndimage
 
 from ._channel import selected_channels, sparsity_deviation
 from ._normalise import l2
@@ -44,6 +46,67 @@ def crow(maps: torch.Tensor) -> torch.Tensor:
     ECCV Workshops 2016, section 4.1.
     """
     return response(maps).sqrt()
+
+
+def activation_norm(maps: torch.Tensor) -> torch.Tensor:
+    """Euclidean norm over channels: how strongly a cell answers, whatever to.
+
+    With ``reduce="sum"`` the weighted SPoC of HOW, without its smoothing and reduction of the local descriptors (both
+    of which need training). Defined for maps with negative activations, too.
+
+    References
+    ----------
+    Tolias, Jenicek, Chum, "Learning and aggregating deep local descriptors for instance-level recognition", ECCV
+    2020, section 3.1.
+    """
+    largest = maps.abs().amax(dim=(1, 2, 3), keepdim=True)  # divided by it first, so that no square overflows
+    scaled = maps / torch.where(largest > 0, largest, 1)
+    return torch.linalg.vector_norm(scaled, dim=1) * largest[:, 0]
+
+
+def scda(maps: torch.Tensor, connectivity: int = 4) -> torch.Tensor:
+    """Mask of the main object: 1 in the largest connected part of the cells above the mean, else 0 (SCDA).
+
+    Cells take part whose sum over channels exceeds its mean over the map. Of parts of equal size, the one is taken
+    whose first cell, row by row, comes first. A map in which no cell exceeds the mean, one of equal cells, is kept
+    as a whole.
+
+    The descriptor of the paper is the mean and the maximum over these cells side by side, each l2-normalised:
+    two poolers with ``spatial="scda"``, one with ``reduce="mean"`` and one with ``reduce="max"``. The mean of a
+    `WeightedPooler` divides by all cells instead of those of the mask, a factor that the normalisation removes; its
+    maximum counts the cells left out as 0, which makes no difference for maps that are not negative.
+
+    Parameters
+    ----------
+    maps : tensor of shape (N, K, H, W)
+        Feature maps.
+    connectivity : {4, 8}, default=4
+        Whether cells that touch at a corner only are connected (8) or not.
+
+    Returns
+    -------
+    mask : tensor of shape (N, H, W)
+        Of 0 and 1. Found on the host.
+
+    References
+    ----------
+    Wei, Luo, Wu, Zhou, "Selective convolutional descriptor aggregation for fine-grained image retrieval", IEEE
+    Transactions on Image Processing 26(6), 2017, sections III-B and III-C.
+    """
+    if connectivity not in (4, 8):
+        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
+    total = maps.sum(dim=1, dtype=torch.float64)
+    scale = total.abs().amax(dim=(1, 2), keepdim=True)
+    above = total - total.mean(dim=(1, 2), keepdim=True) > _ROUND_OFF * scale
+    # all maps are labelled at once: in the neighbourhood of a cell there is no cell of another map
+    structure = np.zeros((3, 3, 3), dtype=bool)
+    structure[1] = ndimage.generate_binary_structure(2, connectivity // 4)
+    labels = ndimage.label(above.cpu().numpy(), structure)[0].reshape(len(maps), -1)
+    sizes = np.bincount(labels.reshape(-1))
+    sizes[0] = 0  # of the cells that are not above the mean; where there are no others, they are taken
+    first_of_largest = sizes[labels].argmax(axis=1)
+    mask = labels == np.take_along_axis(labels, first_of_largest[:, None], axis=1)
+    return torch.from_numpy(mask).to(maps).view_as(total)
 
 
 def adaptive_gaussian(maps: torch.Tensor, alpha: float = 0.1, sigma_scale: float = 0.25) -> torch.Tensor:
@@ -190,4 +253,6 @@ SPATIAL: dict[str, Callable[..., torch.Tensor]] = {
     "crow": crow,
     "saliency": saliency,
     "adaptive_gaussian": adaptive_gaussian,
+    "activation_norm": activation_norm,
+    "scda": scda,
 }

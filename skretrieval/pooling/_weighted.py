@@ -16,7 +16,7 @@ from ._base import BasePooler
 from ._batches import Batch, iter_batches, n_entries
 from ._channel import CHANNEL
 from ._normalise import l2
-from ._reductions import REDUCTIONS, power_mean_cells
+from ._reductions import REDUCTIONS, power_mean_cells, regional_power_mean_cells
 from ._region_whitening import RegionWhitening
 from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
@@ -132,7 +132,8 @@ class WeightedPooler(SentencePooler):
     ----------
     spatial : str, callable or None, default=None
         Weight of each cell: "center_prior" (SPoC), "crow" (CroW, S001), "response" (S004), "saliency" (S000),
-        "adaptive_gaussian" (S002), or a function of maps (N, K, H, W) that returns (N, H, W) or (1, H, W).
+        "adaptive_gaussian" (S002), "activation_norm" (HOW), "scda" (mask of the main object), or a function of maps
+        (N, K, H, W) that returns (N, H, W) or (1, H, W).
 
     channel : str, callable or None, default=None
         Weight of each channel: "sparsity" (CroW), "count_sparsity" (S001), "sparsity_deviation" (S000), "element"
@@ -143,8 +144,9 @@ class WeightedPooler(SentencePooler):
         (row, column, height, width), an integer array (R, 4).
 
     reduce : str or callable, default="sum"
-        "sum", "mean", "max", "power_mean" (``p``, default 3), or a function of (maps, boxes, spatial) that
-        returns (N, R, K).
+        "sum", "mean", "max", "power_mean" (``p``, default 3), "signed_power_mean" (``p``; for features of both signs,
+        with ``rectify=False``), "regional_power_mean" (``p``, ``region_p``, ``window``; SuperGlobal), or a function
+        of (maps, boxes, spatial) that returns (N, R, K).
 
     region_norm : {"l2", None}, default=None
         Normalisation of each region's vector before the sum.
@@ -239,7 +241,7 @@ class WeightedPooler(SentencePooler):
             )
             return cells, channels
 
-        powers = reduce.func is power_mean_cells and needs_nonnegative(reduce.keywords.get("p", 3.0))
+        powers = any(needs_nonnegative(p) for p in _exponents(reduce))
         return Sentence(
             weights=weights,
             regions=lambda height, width: check_boxes(regions(height, width), height, width),
@@ -253,6 +255,12 @@ class WeightedPooler(SentencePooler):
 def needs_nonnegative(p: float) -> bool:
     """Tell whether a power mean of exponent `p` is undefined for negative values."""
     return bool(np.isfinite(p)) and int(p) != p
+
+
+def _exponents(reduce: partial) -> list[float]:
+    """Return the exponents of a power mean that takes no roots of negative numbers."""
+    defaults = {power_mean_cells: {"p": 3.0}, regional_power_mean_cells: {"p": 4.6, "region_p": 2.5}}
+    return [reduce.keywords.get(name, p) for name, p in defaults.get(reduce.func, {}).items()]
 
 
 def _word(word: Any, registry: dict, params: dict | None) -> partial | None:

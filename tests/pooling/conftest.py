@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 from references import pooling as ref
+from references import words
 from sklearn.base import clone
 
 from skretrieval.pooling import (
@@ -21,6 +22,7 @@ from skretrieval.pooling import (
     SPoCPooler,
     SquareSumRMACPooler,
     SumPooler,
+    WeightedPooler,
 )
 
 
@@ -111,6 +113,69 @@ VARIANTS = [
         for channel in ("element", "sparsity", None)
     ],
     *[_case(f"square_sum-{n}", SquareSumRMACPooler(n), ref.square_sum_rmac, n_levels=n) for n in (1, 2, 5)],
+    _case("activation_norm", WeightedPooler("activation_norm"), words.activation_norm),
+    _case(
+        "activation_norm-signed",
+        WeightedPooler("activation_norm", rectify=False),
+        words.activation_norm,
+        rectify=False,
+    ),
+    *[
+        _case(f"scda-{reduce}", WeightedPooler("scda", reduce=reduce), words.scda, reduce=reduce)
+        for reduce in ("mean", "max")
+    ],
+    _case(
+        "scda-8",
+        WeightedPooler("scda", reduce="mean", spatial_params={"connectivity": 8}),
+        words.scda,
+        connectivity=8,
+    ),
+    *[
+        _case(
+            f"signed_gem-{p}",
+            WeightedPooler(reduce="signed_power_mean", reduce_params={"p": p}, rectify=False),
+            words.signed_gem,
+            p=p,
+        )
+        for p in (1, 1.5, 2, 3.0, 4.6, 20.0)
+    ],
+    *[
+        _case(
+            f"signed_gem-rmac-{p}",
+            WeightedPooler(regions="rmac", reduce="signed_power_mean", reduce_params={"p": p}, rectify=False),
+            words.signed_gem,
+            p=p,
+            n_levels=3,
+        )
+        for p in (3.0, 7.0)
+    ],
+    *[
+        _case(
+            "regional_gem" + "".join(f"-{value}" for value in params.values()),
+            WeightedPooler(reduce="regional_power_mean", reduce_params=params),
+            words.regional_gem,
+            **params,
+        )
+        for params in (
+            {},
+            {"p": 3, "region_p": 2},
+            {"p": math.inf, "region_p": math.inf, "window": 3},
+            {"p": 1, "region_p": 30.0, "window": 7},
+            {"p": 2.5, "region_p": 1, "window": 1},
+        )
+    ],
+    _case(
+        "regional_gem-rmac",
+        WeightedPooler(regions="rmac", reduce="regional_power_mean"),
+        words.regional_gem,
+        n_levels=3,
+    ),
+    _case(
+        "regional_gem-weighted",
+        WeightedPooler("crow", reduce="regional_power_mean"),
+        words.regional_gem,
+        weights=ref.crow_spatial,
+    ),
 ]
 
 

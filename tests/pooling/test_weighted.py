@@ -8,6 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 from references import pooling as ref
 from references.maps import golden_map, make_map, make_ragged, make_signed_map
+from references.words import activation_norm_weights, scda_mask
 from sklearn.base import clone
 
 from skretrieval.pooling import (
@@ -31,6 +32,8 @@ SPATIAL = {
     "response": lambda x: ref.crow_spatial(x) ** 2,
     "crow": ref.crow_spatial,
     "saliency": ref.sjw_spatial_weights,
+    "activation_norm": activation_norm_weights,
+    "scda": scda_mask,
 }
 CHANNEL = {
     None: lambda x: np.ones(len(x)),
