@@ -17,6 +17,34 @@ from ..extraction._images import check_images, read_image, scaled_size
 _MIN_SIDE = 8  # pixels: a crop stops here, so that a view of an icon is still a picture
 
 
+def _backdrop(
+    image: Image.Image, rng: np.random.RandomState, strength: float, other: Image.Image
+) -> tuple[Image.Image, str]:
+    """Carry the middle of the photograph, 45 % to 75 % of each side (at full strength), into another one.
+
+    Photographs of one object share the object, not what is behind it; the other kinds keep what is behind it.
+    The box may shrink to 60 %, stands anywhere, and its edge is feathered: a hard one is a thing to recognise.
+    """
+    kept = 1.0 - strength * rng.uniform(0.25, 0.55, size=2)
+    middle = 0.5 + strength * rng.uniform(-0.25, 0.25, size=2)
+    scale = 1.0 - strength * rng.uniform(0.0, 0.4)
+    place = rng.uniform(size=2)
+    size = np.array(image.size)
+    side = np.minimum(size, np.maximum(_MIN_SIDE, np.rint(kept * size))).astype(int)
+    left, top = np.rint(middle * (size - side)).astype(int)
+    target = np.minimum(side, np.maximum(_MIN_SIDE, np.rint(scale * side))).astype(int)
+    box = image.crop((int(left), int(top), int(left + side[0]), int(top + side[1])))
+    box = box.resize((int(target[0]), int(target[1])), Image.Resampling.BICUBIC)
+    blur = strength * 0.02 * min(box.size)
+    inset = round(2 * blur)
+    mask = Image.new("L", box.size, 0)
+    mask.paste(255, (inset, inset, box.width - inset, box.height - inset))
+    view = other.resize(image.size, Image.Resampling.BICUBIC)
+    x, y = np.rint(place * (size - target)).astype(int)
+    view.paste(box, (int(x), int(y)), mask.filter(ImageFilter.GaussianBlur(blur)))
+    return view, f"backdrop {1 - target.prod() / size.prod():.0%}"
+
+
 def _crop(image: Image.Image, rng: np.random.RandomState, strength: float) -> tuple[Image.Image, str]:
     """Keep a box of 55 % to 90 % of each side (at full strength), anywhere in the photograph."""
     kept = 1.0 - strength * rng.uniform(0.10, 0.45, size=2)
@@ -81,8 +109,9 @@ def _jpeg(image: Image.Image, rng: np.random.RandomState, strength: float) -> tu
         return decoded.convert("RGB"), f"JPEG {quality}"
 
 
-# In the order of the world: the camera's place, the light, the lens, the file.
+# In the order of the world: where the thing stands, the camera's place, the light, the lens, the file.
 _KINDS: dict[str, Callable] = {
+    "backdrop": _backdrop,
     "crop": _crop,
     "warp": _warp,
     "relight": _relight,
@@ -113,7 +142,8 @@ def make_photo_views(
     """Make other views of photographs: queries whose right answers are known.
 
     Every view passes through all the `kinds`, each with its own random amount, always in the order in which
-    they happen in the world: crop, warp (perspective), relight (gamma, gain, colour), blur, jpeg.
+    they happen in the world: backdrop (the middle of the photograph before another of the photographs), crop,
+    warp (perspective), relight (gamma, gain, colour), blur, jpeg.
 
     Parameters
     ----------
@@ -123,8 +153,8 @@ def make_photo_views(
     n_views : int, default=4
         Views of each photograph.
 
-    kinds : sequence of {"crop", "warp", "blur", "relight", "jpeg"}
-        What happens to a view. Default: all of it.
+    kinds : sequence of {"backdrop", "crop", "warp", "blur", "relight", "jpeg"}
+        What happens to a view. Default: all but "backdrop", which needs at least two photographs.
 
     strength : float in [0, 1], default=0.7
         How far the view is from its photograph. At 0 only the JPEG compression (quality 95) is left.
@@ -134,7 +164,7 @@ def make_photo_views(
 
     random_state : int, RandomState instance or None, default=None
         An int makes the views reproducible. View v of photograph i then doesn't depend on the photographs
-        after i.
+        after i, unless one of these is its backdrop.
 
     Returns
     -------
@@ -151,7 +181,7 @@ def make_photo_views(
     Raises
     ------
     ValueError, FileNotFoundError
-        If `images` is empty or one of them cannot be read (the message names it), or a kind is unknown.
+        If `images` is empty or one of them cannot be read (the message names it), a kind is unknown, or "backdrop" is asked of a single photograph.
 
     Examples
     --------
@@ -169,22 +199,30 @@ def make_photo_views(
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if isinstance(kinds, str) or unknown:
         raise ValueError(f"kinds must be a sequence out of {sorted(_KINDS)}, got {kinds!r}")
-    steps = [step for kind, step in _KINDS.items() if kind in set(kinds)]
     items = check_images(images)
+    if "backdrop" in kinds and len(items) < 2:
+        raise ValueError('kinds has "backdrop", which needs at least 2 photographs, got 1')
+    steps = [step for kind, step in _KINDS.items() if kind in set(kinds)]
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=(len(items), n_views))
 
+    def read(index):
+        photograph = read_image(index, items[index], draft=image_size)
+        if image_size is None or max(photograph.size) <= image_size:
+            return photograph
+        return photograph.resize(scaled_size(*photograph.size, image_size), Image.Resampling.BICUBIC)
+
     views, changes = [], []
-    for index, item in enumerate(items):
-        photograph = read_image(index, item, draft=image_size)
-        if image_size is not None and max(photograph.size) > image_size:
-            photograph = photograph.resize(
-                scaled_size(*photograph.size, image_size), Image.Resampling.BICUBIC
-            )
+    for index in range(len(items)):
+        photograph = read(index)
         for seed in seeds[index]:
             rng = np.random.RandomState(seed)
             view, words = photograph, []
             for step in steps:
-                view, word = step(view, rng, strength)
+                if step is _backdrop:
+                    other = read((index + rng.randint(1, len(items))) % len(items))
+                    view, word = step(view, rng, strength, other)
+                else:
+                    view, word = step(view, rng, strength)
                 words.append(word)
             views.append(np.asarray(view))
             changes.append(", ".join(words))
