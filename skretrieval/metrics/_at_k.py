@@ -4,7 +4,7 @@ from numbers import Integral
 
 import numpy as np
 
-from ._rankings import check_queries, is_one_query, mean_over_queries, positive_ranks
+from ._rankings import find_hits, find_hits_of_queries, is_one_query, mean_over_queries
 
 PRECISION_MODES = ("standard", "revisitop")
 RECALL_MODES = ("fraction", "any")
@@ -62,8 +62,7 @@ def precision_at_k(ranking, positives, k, junk=(), mode="standard"):
     >>> precision_at_k([[7, 3], [3, 7]], positives=[[7], [7]], k=1)
     0.5
     """
-    _check_mode(mode, PRECISION_MODES)
-    return _over_queries(_precision, ranking, positives, k, junk, mode)
+    return _over_queries(precisions_at, ranking, positives, k, junk, mode)
 
 
 def recall_at_k(ranking, positives, k, junk=(), mode="fraction"):
@@ -80,8 +79,8 @@ def recall_at_k(ranking, positives, k, junk=(), mode="fraction"):
     junk : collection of int or of str; or sequence of n_queries such collections, default=()
         Ids that are skipped as if they were not in the gallery.
     mode : {"fraction", "any"}, default="fraction"
-        - "fraction": positives among the first k, divided by the number of positives that exist. - "any": 1
-        if there is a positive among the first k, else 0, which is called Recall@k in work on metric
+        - "fraction": positives among the first k, divided by the number of positives that exist.
+        - "any": 1 if there is a positive among the first k, else 0, which is called Recall@k in work on metric
           learning and place recognition.
 
     Returns
@@ -105,38 +104,63 @@ def recall_at_k(ranking, positives, k, junk=(), mode="fraction"):
     >>> recall_at_k([7, 3, 9, 1], positives=[7, 9], k=2, mode="any")
     1.0
     """
-    _check_mode(mode, RECALL_MODES)
-    return _over_queries(_recall, ranking, positives, k, junk, mode)
+    return _over_queries(recalls_at, ranking, positives, k, junk, mode)
 
 
-def _precision(ranks, n_positives, k, mode):
-    if n_positives == 0:
-        return np.nan
+def precisions_at(query, ranks, n_positives, kappas, mode):
+    """Precision of many queries at several depths, from one flat list of hits, sorted by query, then rank.
+
+    Parameters
+    ----------
+    query, ranks : ndarray of int of shape (n_hits,)
+        Which query each hit belongs to, and its 0-based rank there, counted without junk.
+    n_positives : ndarray of int of shape (n_queries,)
+        Number of positives that exist.
+    kappas : sequence of int of length n_kappas
+        Numbers of results looked at.
+    mode : {"standard", "revisitop"}
+        See :func:`precision_at_k`.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_queries, n_kappas)
+        NaN for queries without positives.
+    """
+    _check_mode(mode, PRECISION_MODES)
+    kappas, hits = _hits_at(query, ranks, len(n_positives), kappas)
+    depth = np.broadcast_to(kappas, hits.shape)
     if mode == "revisitop":
-        if len(ranks) == 0:
-            return 0.0
-        k = min(k, ranks[-1] + 1)
-    return float(np.count_nonzero(ranks < k) / k)
+        last = np.zeros(len(n_positives), dtype=np.intp)  # 1-based; 0 if none was found
+        np.maximum.at(last, query, ranks + 1)
+        depth = np.minimum(depth, last[:, None])
+    return np.where(n_positives[:, None] > 0, hits / np.maximum(depth, 1), np.nan)
 
 
-def _recall(ranks, n_positives, k, mode):
-    if n_positives == 0:
-        return np.nan
-    hits = np.count_nonzero(ranks < k)
-    return float(hits > 0) if mode == "any" else float(hits / n_positives)
+def recalls_at(query, ranks, n_positives, kappas, mode):
+    """Recall of many queries at several depths; see :func:`precisions_at` and :func:`recall_at_k`."""
+    _check_mode(mode, RECALL_MODES)
+    _, hits = _hits_at(query, ranks, len(n_positives), kappas)
+    scores = hits > 0 if mode == "any" else hits / np.maximum(n_positives, 1)[:, None]
+    return np.where(n_positives[:, None] > 0, scores, np.nan)
 
 
-def _over_queries(score, ranking, positives, k, junk, mode):
-    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k!r}.")
+def _hits_at(query, ranks, n_queries, kappas):
+    """Check the depths; count the hits of each query down to each, shape (n_queries, n_kappas)."""
+    for k in kappas:
+        if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
+            raise ValueError(f"k must be an integer of at least 1, got {k!r}.")
+    hits = np.empty((n_queries, len(kappas)), dtype=np.intp)
+    for column, k in enumerate(kappas):
+        hits[:, column] = np.bincount(query[ranks < k], minlength=n_queries)
+    return np.array(kappas, dtype=np.intp), hits
+
+
+def _over_queries(scores, ranking, positives, k, junk, mode):
     if is_one_query(ranking):
-        return score(*positive_ranks(ranking, positives, junk), k, mode)
-    return mean_over_queries(
-        [
-            score(*positive_ranks(*one, query=query), k, mode)
-            for query, one in enumerate(check_queries(ranking, positives, junk))
-        ]
-    )
+        hits = find_hits([ranking], [(positives, junk)], single=True)
+        return float(scores(*hits.without_junk(), (k,), mode)[0, 0])
+    hits = find_hits_of_queries(ranking, positives, junk)
+    return mean_over_queries(scores(*hits.without_junk(), (k,), mode)[:, 0])
 
 
 def _check_mode(mode, modes):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._rankings import check_queries, mean_over_queries, positive_ranks
+from ._rankings import find_hits, find_hits_of_queries, mean_over_queries
 
 METHODS = ("trapezoid", "finite", "printed")
 
@@ -62,8 +62,8 @@ def average_precision(ranking, positives, junk=(), method="trapezoid"):
     >>> average_precision([7, 3, 9, 1], positives=[7, 9], junk=[3])
     1.0
     """
-    ranks, n_positives = positive_ranks(ranking, positives, junk)
-    return ap_from_ranks(ranks, n_positives, method)
+    hits = find_hits([ranking], [(positives, junk)], single=True)
+    return float(average_precisions(*hits.without_junk(), method)[0])
 
 
 def mean_average_precision(rankings, positives, junk=None, *, method="trapezoid", sample_weight=None):
@@ -100,11 +100,8 @@ def mean_average_precision(rankings, positives, junk=None, *, method="trapezoid"
     >>> mean_average_precision([[0, 1, 2], [2, 1, 0]], positives=[[0], [1]])
     0.625
     """
-    scores = [
-        ap_from_ranks(*positive_ranks(ranking, own_positives, own_junk, query=query), method)
-        for query, (ranking, own_positives, own_junk) in enumerate(check_queries(rankings, positives, junk))
-    ]
-    return mean_over_queries(scores, sample_weight)
+    hits = find_hits_of_queries(rankings, positives, junk)
+    return mean_over_queries(average_precisions(*hits.without_junk(), method), sample_weight)
 
 
 def ap_from_ranks(ranks, n_positives, method="trapezoid"):
@@ -140,7 +137,7 @@ def ap_from_ranks(ranks, n_positives, method="trapezoid"):
         raise ValueError(f"ranks must be 1-D, got {ranks.ndim} dimensions.")
     if ranks.size and (ranks[0] < 0 or np.any(np.diff(ranks) <= 0)):
         raise ValueError("ranks must be non-negative and strictly ascending.")
-    scores = _average_precisions(np.zeros(ranks.size, dtype=np.intp), ranks, np.array([n_positives]), method)
+    scores = average_precisions(np.zeros(ranks.size, dtype=np.intp), ranks, np.array([n_positives]), method)
     return float(scores[0])
 
 
@@ -181,10 +178,10 @@ def ap_from_relevance(relevant, n_positives=None, method="trapezoid"):
     if n_positives.ndim > 1 or (n_positives.ndim == 1 and len(n_positives) != len(relevant)):
         raise ValueError(f"n_positives has shape {n_positives.shape}, but there are {len(relevant)} queries.")
     query, ranks = np.nonzero(relevant)
-    return _average_precisions(query, ranks, np.broadcast_to(n_positives, len(relevant)), method)
+    return average_precisions(query, ranks, np.broadcast_to(n_positives, len(relevant)), method)
 
 
-def _average_precisions(query, ranks, n_positives, method):
+def average_precisions(query, ranks, n_positives, method):
     """Average precision of many queries from one flat list of hits, sorted by query, then rank.
 
     Parameters

@@ -1,7 +1,8 @@
-"""Rankings as lists of ids: checks, junk, and the mean over queries."""
+"""Rankings as lists of ids: checks, where the ids that count stand, junk, and the mean over queries."""
 
 import warnings
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
@@ -52,52 +53,132 @@ def as_ids(values, name):
     raise TypeError(f"{name} must hold ids that are integers or strings, got dtype {values.dtype}.")
 
 
-def positive_ranks(ranking, positives, junk=(), query=None):
-    """Ranks of the positives among what is not junk.
+class Hits(NamedTuple):
+    """Where the ids of a few groups (positives, junk ...) stand in the rankings of several queries.
+
+    One flat list over all queries, sorted by query, then by rank, so that nothing that follows has to loop.
+    """
+
+    query: np.ndarray  # (n_hits,) number of the query
+    rank: np.ndarray  # (n_hits,) 0-based rank in the whole ranking
+    group: np.ndarray  # (n_hits,) number of the group that the id found there belongs to
+    n_ids: np.ndarray  # (n_queries, n_groups) distinct ids in each group, ranked or not
+
+    def without_junk(self, positives=(0,), junk=(1,)):
+        """Ranks of the positives among what is not junk.
+
+        Parameters
+        ----------
+        positives, junk : sequence of int
+            Groups whose ids are positives, and groups whose ids are skipped. Those in neither are negatives.
+
+        Returns
+        -------
+        query, rank : ndarray of int of shape (n_positive_hits,)
+            As in the attributes, for the positives alone; ranks are counted without junk.
+        n_positives : ndarray of int of shape (n_queries,)
+            Number of positives, ranked or not.
+        """
+        n_queries, n_groups = self.n_ids.shape
+        role = np.zeros(n_groups, dtype=np.int8)
+        role[list(positives)], role[list(junk)] = 1, 2
+        roles = role[self.group]
+        skipped = np.cumsum(roles == 2)
+        # Junk of the queries before, which the running count includes.
+        own = np.bincount(self.query, weights=roles == 2, minlength=n_queries).astype(np.intp)
+        earlier = np.cumsum(own) - own
+        kept = roles == 1
+        query = self.query[kept]
+        rank = self.rank[kept] - (skipped[kept] - earlier[query])
+        return query, rank, self.n_ids[:, list(positives)].sum(axis=1)
+
+
+def find_hits(rankings, groups, names=("positive", "junk"), single=False):
+    """Find the ids of a few disjoint groups in rankings.
 
     Parameters
     ----------
-    ranking : sequence of int or of str
+    rankings : sequence of n_queries sequences of int or of str
         Ids, best first.
-    positives, junk : collection of int or of str
-        Ids of the positives, and ids to skip.
-    query : int, default=None
-        Index of the query, for messages.
+    groups : sequence of n_queries tuples of collections of int or of str
+        The ids of each group, in the order of `names`.
+    names : tuple of str
+        What the groups are called in messages.
+    single : bool, default=False
+        Leave the number of the query out of messages.
 
     Returns
     -------
-    ranks : ndarray of int of shape (n_found,)
-        0-based ranks of the positives found, ascending.
-    n_positives : int
-        Number of distinct positives, found or not.
+    hits : Hits
 
     Raises
     ------
     ValueError
-        If an id is ranked twice, or is both positive and junk.
+        If an id is ranked twice, or is in two groups.
     TypeError
         If ids are neither integers nor strings, or not of one kind.
     """
-    prefix = "" if query is None else f"Query {query}: "
-    ranking = as_ids(ranking, f"{prefix}ranking")
-    positives = np.unique(as_ids(positives, f"{prefix}positives"))
-    junk = as_ids(junk, f"{prefix}junk")
-    kinds = {ids.dtype.kind for ids in (ranking, positives, junk) if ids.size}
-    if len(kinds) > 1:
-        raise TypeError(f"{prefix}ranking, positives and junk must all hold integers or all hold strings.")
+    found, n_ids = [], np.zeros((len(rankings), len(names)), dtype=np.intp)
+    for query, (ranking, members) in enumerate(zip(rankings, groups, strict=True)):
+        prefix = "" if single else f"Query {query}: "
+        ranking = as_ids(ranking, f"{prefix}ranking")
+        ids = [as_ids(ids, f"{prefix}{name} ids") for name, ids in zip(names, members, strict=True)]
+        if len({part.dtype.kind for part in (ranking, *ids) if part.size}) > 1:
+            raise TypeError(
+                f"{prefix}ranking, {' and '.join(names)} ids must all hold integers or all hold strings."
+            )
+        ids = [np.unique(part) for part in ids]
+        n_ids[query] = [part.size for part in ids]
+        every = np.concatenate([part for part in ids if part.size] or ids)
+        codes = np.repeat(np.arange(len(names), dtype=np.uint8), n_ids[query])
+        order = np.argsort(every, kind="stable")
+        every, codes = every[order], codes[order]
+        twice = np.flatnonzero(every[1:] == every[:-1])
+        if twice.size:
+            first, second = (names[codes[i]] for i in (twice[0], twice[0] + 1))
+            raise ValueError(f"{prefix}id {every[twice[0]].item()!r} is both {first} and {second}.")
+        found.append(_find(ranking, every, codes, prefix))
+    lengths = [len(places) for places, _ in found]
+    return Hits(
+        query=np.repeat(np.arange(len(found)), lengths),
+        rank=np.concatenate([places for places, _ in found]) if found else np.empty(0, dtype=np.intp),
+        group=np.concatenate([codes for _, codes in found]) if found else np.empty(0, dtype=np.uint8),
+        n_ids=n_ids,
+    )
+
+
+def _find(ranking, ids, codes, prefix):
+    """Places in a ranking where sorted distinct ids stand, ascending, and the codes of these ids."""
+    # Indices of a gallery of which a good part is ranked: look each up in a table, without any sorting.
+    if ranking.dtype.kind == "i" and ranking.size and ranking.min() >= 0:
+        size = int(ranking.max()) + 1
+        if size <= 16 * ranking.size + 1024:
+            absent, seen = np.uint8(254), np.uint8(255)
+            table = np.full(size, absent)
+            inside = (ids >= 0) & (ids < size)
+            table[ids[inside]] = codes[inside]
+            code = table[ranking]
+            table[ranking] = seen
+            if np.count_nonzero(table == seen) < ranking.size:
+                _refuse_repeated(ranking, prefix)
+            places = np.flatnonzero(code != absent)
+            return places, code[places]
+    _refuse_repeated(ranking, prefix)
+    if ids.size == 0:
+        return np.empty(0, dtype=np.intp), codes
+    nearest = np.minimum(np.searchsorted(ids, ranking), ids.size - 1)
+    places = np.flatnonzero(ids[nearest] == ranking)
+    return places, codes[nearest[places]]
+
+
+def _refuse_repeated(ranking, prefix):
     distinct, counts = np.unique(ranking, return_counts=True)
     if len(distinct) < len(ranking):
         raise ValueError(f"{prefix}id {distinct[counts > 1][0].item()!r} is ranked more than once.")
-    both = np.intersect1d(positives, junk)
-    if both.size:
-        raise ValueError(f"{prefix}id {both[0].item()!r} is both positive and junk.")
-    if junk.size:
-        ranking = ranking[~np.isin(ranking, junk)]
-    return np.flatnonzero(np.isin(ranking, positives)), len(positives)
 
 
-def check_queries(rankings, positives, junk):
-    """Pair up the rankings, positives and junk of several queries.
+def find_hits_of_queries(rankings, positives, junk):
+    """Find the positives and junk of several queries in their rankings.
 
     Parameters
     ----------
@@ -108,12 +189,15 @@ def check_queries(rankings, positives, junk):
 
     Returns
     -------
-    queries : list of tuple (ranking, positives, junk)
+    hits : Hits
+        Of the groups positives (0) and junk (1).
 
     Raises
     ------
     ValueError
-        If there is no query, or not one entry for each.
+        If there is no query, or not one entry for each; and as :func:`find_hits`.
+    TypeError
+        As :func:`find_hits`.
     """
     n_queries = len(rankings)
     if n_queries == 0:
@@ -124,7 +208,53 @@ def check_queries(rankings, positives, junk):
         junk = [()] * n_queries
     elif len(junk) != n_queries:
         raise ValueError(f"There are {n_queries} rankings, but junk has {len(junk)} entries.")
-    return list(zip(rankings, positives, junk, strict=True))
+    return find_hits(rankings, list(zip(positives, junk, strict=True)))
+
+
+def check_rank_matrix(ranks, n_queries=None):
+    """Check rankings of gallery indices, one row per query.
+
+    Parameters
+    ----------
+    ranks : array-like of int of shape (n_queries, n_ranked)
+        Gallery indices, best first.
+    n_queries : int, default=None
+        Number of rows there must be; None for any but 0.
+
+    Returns
+    -------
+    ranks : ndarray of the same shape, of the given integer type
+
+    Raises
+    ------
+    ValueError
+        If it is not two-dimensional, does not have one row per query, or holds a negative index.
+    TypeError
+        If it does not hold integers.
+    """
+    try:
+        ranks = np.asarray(ranks)
+    except ValueError as error:
+        raise ValueError(
+            "ranks must be of shape (n_queries, n_ranked): all rows of the same length."
+        ) from error
+    if ranks.ndim != 2:
+        raise ValueError(f"ranks must be of shape (n_queries, n_ranked), got {ranks.ndim} dimensions.")
+    if len(ranks) == 0 or n_queries == 0:
+        raise ValueError(f"There is no query: ranks has shape {ranks.shape}, for {n_queries or 0} queries.")
+    if n_queries is not None and len(ranks) != n_queries:
+        message = f"ranks must have one row per query: it has shape {ranks.shape}, for {n_queries} queries."
+        if ranks.shape[1] == n_queries:
+            message += " It may be transposed (revisitop ranks in columns): pass ranks.T."
+        raise ValueError(message)
+    if ranks.size and ranks.dtype.kind not in "iu":
+        raise TypeError(f"ranks must hold gallery indices, which are integers, got dtype {ranks.dtype}.")
+    if ranks.size and ranks.dtype.kind == "i" and ranks.min() < 0:
+        raise ValueError(
+            f"Query {np.argwhere(ranks < 0)[0, 0]}: ranks holds the negative index {ranks.min()}. Indices start at "
+            "0; some search engines fill up short results with -1."
+        )
+    return ranks
 
 
 def is_one_query(ranking):
@@ -166,3 +296,15 @@ def mean_over_queries(scores, sample_weight=None):
         )
         return float("nan")
     return float(np.average(np.nan_to_num(scores), weights=weights))
+
+
+def mean_of_defined(scores):
+    """Mean over the queries (first axis) that have a score, NaN where none has, without a warning.
+
+    For results that show the scores of the queries beside their mean.
+    """
+    defined = ~np.isnan(scores)
+    count = defined.sum(axis=0)
+    total = np.where(defined, scores, 0.0).sum(axis=0)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean if mean.ndim else float(mean)

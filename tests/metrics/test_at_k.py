@@ -2,21 +2,16 @@
 
 import numpy as np
 import pytest
+from references.rankings import recall_loop, revisitop_precision_loop, standard_precision_loop
 from sklearn.exceptions import UndefinedMetricWarning
 
 from skretrieval.metrics import precision_at_k, recall_at_k
 
 
-def loops(ranking, positives, junk, k):
-    """Standard precision, that of the revisited protocol, and recall, one image at a time."""
-    kept = [item for item in ranking if item not in junk]
-    hits = sum(item in positives for item in kept[:k])
-    places = [place for place, item in enumerate(kept, start=1) if item in positives]
-    revisited = 0.0
-    if places:
-        kq = min(max(places), k)
-        revisited = sum(place <= kq for place in places) / kq
-    return hits / k, revisited, hits / len(positives), float(hits > 0)
+def loops(*query):
+    """Standard precision, that of the revisited protocol, and recall of both kinds, one image at a time."""
+    recall = recall_loop(*query)
+    return standard_precision_loop(*query), revisitop_precision_loop(*query), recall, float(recall > 0)
 
 
 def random_queries(n_queries=500, seed=0):

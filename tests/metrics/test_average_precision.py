@@ -4,43 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references.rankings import AP_LOOPS
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score
 
 from skretrieval.metrics import average_precision, mean_average_precision
 from skretrieval.metrics._average_precision import METHODS, ap_from_ranks, ap_from_relevance
-
-
-def oxford_loop(ranking, positives, junk):
-    """Area under the precision-recall curve, one ranked image at a time, as the Oxford program walks it."""
-    old_recall, old_precision, area, hits, seen = 0.0, 1.0, 0.0, 0, 0
-    for item in ranking:
-        if item in junk:
-            continue
-        hits += item in positives
-        recall, precision = hits / len(positives), hits / (seen + 1.0)
-        area += (recall - old_recall) * (old_precision + precision) / 2.0
-        old_recall, old_precision = recall, precision
-        seen += 1
-    return area
-
-
-def finite_loop(ranking, positives, junk):
-    kept = [item for item in ranking if item not in junk]
-    return sum(
-        sum(other in positives for other in kept[: rank + 1]) / (rank + 1)
-        for rank, item in enumerate(kept)
-        if item in positives
-    ) / len(positives)
-
-
-def printed_loop(ranking, positives, junk):
-    kept = [item for item in ranking if item not in junk]
-    m = len(positives)
-    return sum(sum(item in positives for item in kept[:b]) / b for b in range(1, m + 1)) / m
-
-
-LOOPS = {"trapezoid": oxford_loop, "finite": finite_loop, "printed": printed_loop}
 
 
 def random_queries(n_queries, seed=0):
@@ -59,7 +28,7 @@ def random_queries(n_queries, seed=0):
 @pytest.mark.parametrize("method", METHODS)
 def test_equals_the_loop_on_thousands_of_rankings(method):
     queries = list(random_queries(3000))
-    expected = [LOOPS[method](*query) for query in queries]
+    expected = [AP_LOOPS[method](*query) for query in queries]
     found = [average_precision(*query, method=method) for query in queries]
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
     assert np.std(expected) > 0.1
@@ -76,7 +45,7 @@ def test_relevance_equals_the_loop(method):
     for row, missing, score in zip(relevant, extra, found, strict=True):
         positives = {*np.flatnonzero(row).tolist(), *range(100, 100 + missing)}
         if positives:
-            assert score == pytest.approx(LOOPS[method](range(30), positives, set()), rel=1e-12, abs=1e-14)
+            assert score == pytest.approx(AP_LOOPS[method](range(30), positives, set()), rel=1e-12, abs=1e-14)
         else:
             assert np.isnan(score)
     found = ap_from_relevance(relevant, method=method)
@@ -152,6 +121,21 @@ def test_junk_may_stand_anywhere(row, places):
 @pytest.mark.parametrize("method", METHODS)
 def test_perfect_rankings_score_exactly_one(method):
     assert [ap_from_ranks(np.arange(m), m, method) for m in range(1, 300)] == [1.0] * 299
+
+
+@pytest.mark.parametrize("offset", [0, -5, 40, 10**6, 2**62], ids=str)
+def test_any_integers_are_ids(offset):
+    """Indices are looked up in a table, negative and scattered ids by a sorted search: it must not matter."""
+    queries = list(random_queries(200, seed=1))
+    for ranking, positives, junk in queries:
+        moved = ({item + offset for item in positives}, {item + offset for item in junk})
+        assert average_precision(ranking + offset, *moved) == average_precision(ranking, positives, junk)
+    with pytest.raises(ValueError, match=f"id {offset} is ranked more than once"):
+        average_precision([offset, offset + 1, offset], [offset])
+
+
+def test_ids_beyond_the_ranking():
+    assert average_precision([0, 1], [1, -1, 10**9], [-2, 10**12]) == pytest.approx(0.25 / 3)
 
 
 def test_missing_positives_contribute_nothing():
