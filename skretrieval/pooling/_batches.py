@@ -26,11 +26,14 @@ class Batch:
         float32 or float64, finite.
     nonnegative : bool
         Whether no value is below zero.
+    source : FeatureMaps, optional
+        The sequence, if it is one of photographs.
     """
 
     indices: np.ndarray
     maps: torch.Tensor
     nonnegative: bool
+    source: FeatureMaps | None = None
 
     def rectified(self) -> torch.Tensor:
         """Return max(maps, 0), without a copy where nothing is negative."""
@@ -93,7 +96,8 @@ def iter_batches(X: Any, channels: list[int] | None, layers: bool = False) -> It
             channels = found
         elif found != channels:
             _raise_channels(indices[0], found, channels)
-        yield tuple(_checked(indices, tensor) for tensor in tensors)
+        source = X if isinstance(X, FeatureMaps) else None
+        yield tuple(_checked(indices, tensor, source) for tensor in tensors)
 
 
 def _raise_channels(index: int, found: list[int], expected: list[int]) -> None:
@@ -103,7 +107,7 @@ def _raise_channels(index: int, found: list[int], expected: list[int]) -> None:
     raise ValueError(f"Entry {index}: has {words(found)} channels, but {words(expected)} were expected")
 
 
-def _checked(indices: np.ndarray, maps: torch.Tensor) -> Batch:
+def _checked(indices: np.ndarray, maps: torch.Tensor, source: FeatureMaps | None) -> Batch:
     if maps.dtype not in (torch.float32, torch.float64):
         maps = maps.float()
     # One pass finds NaN (it propagates), infinities and negative values at once.
@@ -112,7 +116,7 @@ def _checked(indices: np.ndarray, maps: torch.Tensor) -> Batch:
         bad = int(torch.nonzero(~torch.isfinite(maps).flatten(1).all(dim=1))[0])
         kind = "NaN" if bool(torch.isnan(maps[bad]).any()) else "infinity"
         raise ValueError(f"Entry {indices[bad]}: the feature map contains {kind}")
-    return Batch(indices, maps, low >= 0)
+    return Batch(indices, maps, low >= 0, source)
 
 
 def raw_batches(X: Any, layers: bool, channels: list[int] | None = None) -> Iterator[tuple[np.ndarray, Any]]:

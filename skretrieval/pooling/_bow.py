@@ -39,6 +39,17 @@ class BoWPooler(CodebookPooler):
     sparse_output : bool, default=True
         Give a CSR matrix, else an array.
 
+    points : {"all", "grid", "hessian"}, default="all"
+        Which cells are local descriptors: all; those of largest response (sum over channels); or those in which the
+        photograph has a blob or corner (determinant of the Hessian; needs `X` to be
+        :class:`~skretrieval.extraction.FeatureMaps`, whose photographs are read again in every pass, and the extra
+        ``photos``).
+
+    n_points : int, default=4000
+        Cells taken ("grid"), what ties with the last of them included; or detections that count, those of largest
+        response ("hessian"). A cell is one descriptor, however many detections lie in it. A photograph without
+        a detection in a cell with a response is described as by "grid".
+
     sample_size : int, default=250000
         Local descriptors that the words are learned from, drawn from all images alike.
 
@@ -92,6 +103,8 @@ class BoWPooler(CodebookPooler):
         n_local="all",
         upsample=2,
         sparse_output=True,
+        points="all",
+        n_points=4000,
         sample_size=250_000,
         random_state=None,
         rectify=True,
@@ -100,6 +113,8 @@ class BoWPooler(CodebookPooler):
         self.n_local = n_local
         self.upsample = upsample
         self.sparse_output = sparse_output
+        self.points = points
+        self.n_points = n_points
         self.sample_size = sample_size
         self.random_state = random_state
         self.rectify = rectify
@@ -146,10 +161,10 @@ class BoWPooler(CodebookPooler):
     def _histograms(self, batch: Batch, shape: tuple[int, int]) -> list[tuple[np.ndarray, ...]]:
         """Return (image, word, count) of the words in a batch: counted here, so that cells do not pile up."""
         found: list[tuple[np.ndarray, ...]] = []
-        for images, maps in self._blocks(batch):
-            cells, valid = self._local(maps)
+        for block in self._blocks(batch):
+            cells, valid = self._local(block)
             words = self._words(cells)[valid].cpu().numpy()
-            rows = np.repeat(batch.indices[images], valid.sum(dim=1).cpu().numpy())
+            rows = np.repeat(block.indices, valid.sum(dim=1).cpu().numpy())
             counts = sparse.coo_matrix((np.ones(len(rows), dtype=np.int64), (rows, words)), shape=shape)
             counts.sum_duplicates()
             found.append((counts.row, counts.col, counts.data))

@@ -45,6 +45,17 @@ class FisherVectorPooler(CodebookPooler):
     max_iter : int, default=100
         Iterations of expectation-maximisation.
 
+    points : {"all", "grid", "hessian"}, default="all"
+        Which cells are local descriptors: all; those of largest response (sum over channels); or those in which the
+        photograph has a blob or corner (determinant of the Hessian; needs `X` to be
+        :class:`~skretrieval.extraction.FeatureMaps`, whose photographs are read again in every pass, and the extra
+        ``photos``).
+
+    n_points : int, default=4000
+        Cells taken ("grid"), what ties with the last of them included; or detections that count, those of largest
+        response ("hessian"). A cell is one descriptor, however many detections lie in it. A photograph without
+        a detection in a cell with a response is described as by "grid".
+
     sample_size : int, default=100000
         Local descriptors that the mixture is learned from, drawn from all images alike.
 
@@ -100,6 +111,8 @@ class FisherVectorPooler(CodebookPooler):
         power=0.5,
         reg_covar=1e-6,
         max_iter=100,
+        points="all",
+        n_points=4000,
         sample_size=100_000,
         random_state=None,
         rectify=True,
@@ -109,6 +122,8 @@ class FisherVectorPooler(CodebookPooler):
         self.power = power
         self.reg_covar = reg_covar
         self.max_iter = max_iter
+        self.points = points
+        self.n_points = n_points
         self.sample_size = sample_size
         self.random_state = random_state
         self.rectify = rectify

@@ -1,17 +1,21 @@
 """Dense local descriptors, the columns of a feature map, and what all codebook poolers share.
 
 A column (one cell, all channels) is l2-normalised, optionally PCA-whitened and l2-normalised again. Cells without
-any activation have no direction and are no descriptors: they are left out of fitting and of aggregation.
+any activation have no direction and are no descriptors: they are left out of fitting and of aggregation. So are,
+with ``points`` other than "all", the cells that are not salient.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -20,6 +24,7 @@ from .._linalg import l2_normalize, principal_axes, project
 from ._base import BasePooler
 from ._batches import Batch, iter_batches, n_entries
 from ._normalise import l2
+from ._salient_points import detections, hit_cells, import_detector, packed, photographs_of, strongest
 
 #: Numbers in the largest intermediate tensor of an aggregation (128 MiB in float64).
 BLOCK_NUMBERS = 2**24
@@ -54,6 +59,8 @@ class CodebookPooler(BasePooler):
     _parameter_constraints: dict = {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "n_local": [Interval(Integral, 1, None, closed="left"), StrOptions({"all"}), None],
+        "points": [StrOptions({"all", "grid", "hessian"})],
+        "n_points": [Interval(Integral, 1, None, closed="left")],
         "sample_size": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
         "rectify": ["boolean"],
@@ -62,6 +69,8 @@ class CodebookPooler(BasePooler):
 
     n_clusters: int
     n_local: Any
+    points: str
+    n_points: int
     sample_size: int
     random_state: Any
     rectify: bool
@@ -85,13 +94,16 @@ class CodebookPooler(BasePooler):
 
     # ------------------------------------------------------------------ fit
     def _learn(self, X: Any) -> None:
+        if self.points == "hessian":
+            photographs_of(X)
+            import_detector()
         rng = check_random_state(self.random_state)
         self.__dict__.pop("local_axes_", None)
         taken = LocalSample(self.sample_size, rng.randint(np.iinfo(np.int32).max))
         with torch.inference_mode():
             for (batch,) in iter_batches(X, self._channels):
-                for images, maps in self._blocks(batch):
-                    taken.add(batch.indices[images], *local_descriptors(maps, self._upsample))
+                for block in self._blocks(batch):
+                    taken.add(block.indices, *self._descriptors(block))
         sample = taken.finish()
         if len(sample) < self.n_clusters:
             raise ValueError(
@@ -109,8 +121,8 @@ class CodebookPooler(BasePooler):
         self._learn_codebook(sample, rng)
 
     # ------------------------------------------------------------------ describe
-    def _blocks(self, batch: Batch):
-        """Yield (slice of the images, their rectified maps) small enough to work on at once."""
+    def _blocks(self, batch: Batch) -> Iterator[Batch]:
+        """Yield batches of rectified maps small enough to work on at once."""
         maps = batch.rectified() if self.rectify else batch.maps
         n_cells = maps.shape[2] * maps.shape[3] * self._upsample**2
         axes = self.__dict__.get("local_axes_")
@@ -118,11 +130,22 @@ class CodebookPooler(BasePooler):
         size = max(1, BLOCK_NUMBERS // max(numbers, n_cells * maps.shape[1]))
         for start in range(0, len(maps), size):
             images = slice(start, start + size)
-            yield images, maps[images]
+            yield Batch(batch.indices[images], maps[images], batch.nonnegative, batch.source)
 
-    def _local(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _descriptors(self, block: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the l2-normalised columns (N, n, K) that are salient, and which of them (N, n) are any."""
+        cells, valid = local_descriptors(block.maps, self._upsample)
+        if self.points == "all":
+            return cells, valid
+        chosen = salient_mask(block, self.points, self.n_points, self._upsample)
+        places, there = (torch.from_numpy(part).to(cells.device) for part in packed(chosen))
+        cells = cells.gather(1, places[:, :, None].expand(-1, -1, cells.shape[2]))
+        return cells * there[:, :, None], valid.gather(1, places) & there
+
+    def _local(self, block: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the descriptors (N, n, D) of maps, and which of them (N, n) are any."""
-        cells, valid = local_descriptors(maps.double() if self._exact else maps, self._upsample)
+        exact = replace(block, maps=block.maps.double()) if self._exact else block
+        cells, valid = self._descriptors(exact)
         if self.n_local is not None:
             mean = torch.from_numpy(self.local_axes_.mean).to(cells)
             components = torch.from_numpy(self.local_axes_.components).to(cells)
@@ -130,7 +153,7 @@ class CodebookPooler(BasePooler):
         return cells, valid
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        parts = [self._aggregate(*self._local(maps)) for _, maps in self._blocks(batches[0])]
+        parts = [self._aggregate(*self._local(block)) for block in self._blocks(batches[0])]
         return torch.cat(parts).to(batches[0].maps.dtype)
 
 
@@ -154,14 +177,44 @@ def local_descriptors(maps: torch.Tensor, upsample: int = 1) -> tuple[torch.Tens
     if upsample > 1:
         # divided by the largest first: no scale of the activations vanishes between neighbours
         largest = maps.abs().amax(dim=(1, 2, 3), keepdim=True)
-        maps = torch.nn.functional.interpolate(
-            maps / torch.where(largest > 0, largest, 1),
-            scale_factor=upsample,
-            mode="bilinear",
-            align_corners=False,
-        )
+        maps = _enlarged(maps / torch.where(largest > 0, largest, 1), upsample)
     cells = l2(maps.flatten(2).transpose(1, 2).contiguous())
     return cells, (cells != 0).any(dim=2)
+
+
+def _enlarged(maps: torch.Tensor, factor: int) -> torch.Tensor:
+    return torch.nn.functional.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def salient_mask(batch: Batch, points: str, n_points: int, upsample: int = 1) -> np.ndarray:
+    """Mark the salient cells of each map. Decided on the host, in float64.
+
+    Parameters
+    ----------
+    batch : Batch
+        The maps; ``points="hessian"`` reads the photographs of its source.
+    points : {"grid", "hessian"}
+        The cells of largest response (sum of positive activations), what ties with the last of them included; or
+        those in which detections lie (see :func:`hit_cells`).
+    n_points : int
+        Cells, or detections, that count.
+    upsample : int, default=1
+        Factor by which the maps are enlarged.
+
+    Returns
+    -------
+    chosen : ndarray of shape (N, n), dtype bool
+        At least one per map, in the order of :func:`local_descriptors`.
+    """
+    total = batch.maps.clamp_min(0).sum(dim=1, keepdim=True, dtype=torch.float64)
+    response = (total if upsample == 1 else _enlarged(total, upsample))[:, 0].cpu().numpy()
+    if points == "grid":
+        return strongest(response.reshape(len(response), -1), n_points)
+    source = photographs_of(batch.source)
+    n_jobs = source.extractor.n_jobs  # threads, as many as read the photographs for the network
+    n_jobs = min(8, cpu_count()) if n_jobs is None else n_jobs
+    images = zip(response, *detections(source, batch.indices, response, n_jobs), strict=True)
+    return np.stack([hit_cells(*image, n_points).reshape(-1) for image in images])
 
 
 def local_axes(sample: np.ndarray, n_local: int | str) -> LocalAxes:

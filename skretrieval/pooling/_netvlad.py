@@ -27,6 +27,17 @@ class NetVLADPooler(CodebookPooler):
     n_local : int, "all" or None, default=None
         Dimensions of PCA-whitened local descriptors; "all" for as many as there are, None for no PCA.
 
+    points : {"all", "grid", "hessian"}, default="all"
+        Which cells are local descriptors: all; those of largest response (sum over channels); or those in which the
+        photograph has a blob or corner (determinant of the Hessian; needs `X` to be
+        :class:`~skretrieval.extraction.FeatureMaps`, whose photographs are read again in every pass, and the extra
+        ``photos``).
+
+    n_points : int, default=4000
+        Cells taken ("grid"), what ties with the last of them included; or detections that count, those of largest
+        response ("hessian"). A cell is one descriptor, however many detections lie in it. A photograph without
+        a detection in a cell with a response is described as by "grid".
+
     sample_size : int, default=100000
         Local descriptors that the centres are learned from, drawn from all images alike.
 
@@ -64,9 +75,21 @@ class NetVLADPooler(CodebookPooler):
     (6, 64)
     """
 
-    def __init__(self, n_clusters=64, *, n_local=None, sample_size=100_000, random_state=None, rectify=True):
+    def __init__(
+        self,
+        n_clusters=64,
+        *,
+        n_local=None,
+        points="all",
+        n_points=4000,
+        sample_size=100_000,
+        random_state=None,
+        rectify=True,
+    ):
         self.n_clusters = n_clusters
         self.n_local = n_local
+        self.points = points
+        self.n_points = n_points
         self.sample_size = sample_size
         self.random_state = random_state
         self.rectify = rectify

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 
-from ..extraction import FeatureMaps
-from ..extraction._images import read_image, resize_longest
 from ._batches import Batch
 from ._candidate_regions import ImageRegions, candidate_regions, whole_region
 from ._channel import sparsity
 from ._normalise import l2
-from ._salient_points import hessian_points, salient_cells, salient_points, stacked
+from ._salient_points import detections, salient_cells, salient_points, stacked
 
 _PIECE_BYTES = 128 * 2**20  # working memory of the images described together
 
@@ -168,31 +165,15 @@ def find_regions(X: Any, batch: Batch, response: np.ndarray, settings: RegionSet
     height, width = response.shape[1:]
     if settings.regions == "whole":
         return [whole_region(height, width) for _ in batch.indices]
-    sizes = np.tile([float(width), float(height)], (len(response), 1))
     if settings.points == "grid":
+        sizes = np.tile([float(width), float(height)], (len(response), 1))
         points, valid = salient_cells(response, settings.n_min)
     else:
-        detections = [np.zeros((0, 2))] * len(response)
-        active = np.flatnonzero(response.any(axis=(1, 2)))  # a photograph that failed has a zero map
-        detect = delayed(_detect)
-        parallel = Parallel(n_jobs=settings.n_jobs, prefer="threads")
-        found = parallel(detect(X, int(batch.indices[place])) for place in active)
-        for place, (points, size) in zip(active, found, strict=True):
-            detections[place], sizes[place] = points, size
+        detected, sizes = detections(X, batch.indices, response, settings.n_jobs)
         points, valid = stacked(
             [
                 salient_points(*image, settings.n_max, settings.n_min)
-                for image in zip(response, detections, sizes, strict=True)
+                for image in zip(response, detected, sizes, strict=True)
             ]
         )
     return candidate_regions(response, points, valid, sizes, settings.n_clusters, settings.min_cells)
-
-
-def _detect(X: FeatureMaps, index: int) -> tuple[np.ndarray, tuple[float, float]]:
-    """Read a photograph as the extractor did, at its largest size, and detect points; return them and the size."""
-    sizes = X.extractor._sizes()
-    longest = None if None in sizes else max(sizes)
-    draft = None if longest is None else 2 * longest
-    image = read_image(int(X.positions[index]), X.images[index], draft).convert("L")
-    grey = resize_longest(image, longest).astype(np.float32) / 255
-    return hessian_points(grey), (float(grey.shape[1]), float(grey.shape[0]))

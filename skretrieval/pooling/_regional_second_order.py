@@ -12,12 +12,11 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..extraction import FeatureMaps
 from ._batches import Batch, iter_batches, n_entries
 from ._candidate_regions import ImageRegions
 from ._region_pieces import Piece, RegionSettings, cut, find_regions, in_order, pieces, response_of
 from ._region_whitening import RegionAxes
-from ._salient_points import import_detector
+from ._salient_points import import_detector, photographs_of
 from ._second_order import local_descriptors, region_sums, second_order
 from ._streamed_axes import StreamedAxes, check_rank
 
@@ -348,14 +347,9 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
         return kept or None
 
     def _check_points(self, X: Any) -> None:
-        if self.points != "hessian" or self.regions == "whole":
-            return
-        if not isinstance(X, FeatureMaps):
-            raise ValueError(
-                'points="hessian" detects points in the photographs: it needs the FeatureMaps of an extractor, not '
-                f'{type(X).__name__}; points="grid" works from the maps alone'
-            )
-        import_detector()
+        if self.points == "hessian" and self.regions != "whole":
+            photographs_of(X)
+            import_detector()
 
     # ------------------------------------------------------------------ describing
     def _describe_all(self, X: Any, known: dict[int, np.ndarray] | None) -> list[np.ndarray]:

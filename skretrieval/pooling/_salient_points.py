@@ -6,7 +6,13 @@ cells is ``((j + 0.5) * width / W, (i + 0.5) * height / H)``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from joblib import Parallel, delayed
+
+from ..extraction import FeatureMaps
+from ..extraction._images import read_image, resize_longest
 
 # Values this close, relative to the largest, count as equal, so that a tie is a tie in whatever order was summed.
 TIE = 1e-10
@@ -55,12 +61,29 @@ def salient_cells(response: np.ndarray, n_min: int) -> tuple[np.ndarray, np.ndar
         Which points there are.
     """
     width = response.shape[2]
-    chosen = strongest(response.reshape(len(response), -1), n_min)
-    n = int(chosen.sum(axis=1).max())
-    cell = np.argsort(~chosen, axis=1, kind="stable")[:, :n]
-    valid = np.take_along_axis(chosen, cell, axis=1)
+    cell, valid = packed(strongest(response.reshape(len(response), -1), n_min))
     points = np.stack([cell % width, cell // width], axis=2) + 0.5
     return np.where(valid[:, :, None], points, 0.0), valid
+
+
+def packed(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Move what is chosen in each row to its beginning, in order.
+
+    Parameters
+    ----------
+    chosen : ndarray of shape (N, P), dtype bool
+        What is chosen.
+
+    Returns
+    -------
+    places : ndarray of shape (N, n)
+        Indices of the chosen; n is the largest number of them in a row.
+    valid : ndarray of shape (N, n), dtype bool
+        False where a row has fewer.
+    """
+    n = int(chosen.sum(axis=1).max())
+    places = np.argsort(~chosen, axis=1, kind="stable")[:, :n]
+    return places, np.take_along_axis(chosen, places, axis=1)
 
 
 def hessian_points(grey: np.ndarray) -> np.ndarray:
@@ -154,6 +177,92 @@ def salient_points(
     if len(detected) >= n_min:
         return detected[strongest(response_at(response, detected, size)[None], n_max)[0]]
     return salient_cells(response[None], n_min)[0][0] * (np.array(size) / response.shape[::-1])
+
+
+def hit_cells(
+    response: np.ndarray, detected: np.ndarray, size: tuple[float, float], n_points: int
+) -> np.ndarray:
+    """Mark the cells in which the detections of largest response lie.
+
+    Parameters
+    ----------
+    response : ndarray of shape (H, W)
+        Response of each cell.
+    detected : ndarray of shape (n, 2)
+        Detections (x, y) in the image.
+    size : (width, height)
+        Of the image.
+    n_points : int
+        Detections that count.
+
+    Returns
+    -------
+    chosen : ndarray of shape (H, W), dtype bool
+        Where no detection lies in a cell with a response, the `n_points` cells of largest response.
+    """
+    height, width = response.shape
+    chosen = np.zeros((height, width), dtype=bool)
+    if len(detected):
+        x, y = detected[strongest(response_at(response, detected, size)[None], n_points)[0]].T
+        rows = np.minimum((y * height / size[1]).astype(int), height - 1)
+        chosen[rows, np.minimum((x * width / size[0]).astype(int), width - 1)] = True
+    if not response[chosen].any():
+        return strongest(response.reshape(1, -1), n_points).reshape(height, width)
+    return chosen
+
+
+def photographs_of(X: Any) -> FeatureMaps:
+    """Return `X` if it is the maps of photographs that can be read; raise a ValueError otherwise."""
+    if not isinstance(X, FeatureMaps) or X.extractor is None:
+        given = "maps in memory" if X is None or isinstance(X, FeatureMaps) else type(X).__name__
+        raise ValueError(
+            'points="hessian" detects points in the photographs: it needs the FeatureMaps of an extractor, not '
+            f'{given}; points="grid" works from the maps alone'
+        )
+    return X
+
+
+def detections(
+    X: FeatureMaps, indices: np.ndarray, response: np.ndarray, n_jobs: int | None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Detect points in photographs, read as the extractor reads them, at its largest size.
+
+    Parameters
+    ----------
+    X : FeatureMaps
+        Maps of the photographs.
+    indices : ndarray of shape (N,)
+        Which of them.
+    response : ndarray of shape (N, H, W)
+        Their response.
+    n_jobs : int or None
+        Threads.
+
+    Returns
+    -------
+    points : list of N ndarrays of shape (n, 2)
+        (x, y) in pixels; none where the response is zero, as it is for a photograph that could not be read.
+    sizes : ndarray of shape (N, 2)
+        Width and height of the photographs; of the map where the response is zero.
+    """
+    points = [np.zeros((0, 2))] * len(indices)
+    sizes = np.tile([float(response.shape[2]), float(response.shape[1])], (len(indices), 1))
+    active = np.flatnonzero(response.any(axis=(1, 2)))
+    parallel = Parallel(n_jobs=n_jobs, prefer="threads")
+    found = parallel(delayed(_detect)(X, int(indices[place])) for place in active)
+    for place, (own, size) in zip(active, found, strict=True):
+        points[place], sizes[place] = own, size
+    return points, sizes
+
+
+def _detect(X: FeatureMaps, index: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """Detect points in one photograph; return them and its size."""
+    sizes = X.extractor._sizes()
+    longest = None if None in sizes else max(sizes)
+    draft = None if longest is None else 2 * longest
+    image = read_image(int(X.positions[index]), X.images[index], draft).convert("L")
+    grey = resize_longest(image, longest).astype(np.float32) / 255
+    return hessian_points(grey), (float(grey.shape[1]), float(grey.shape[0]))
 
 
 def stacked(points: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -53,6 +53,17 @@ class TEmbeddingPooler(CodebookPooler):
     power : float, default=0.5
         Exponent of the signed power; 1 leaves the sum as it is.
 
+    points : {"all", "grid", "hessian"}, default="all"
+        Which cells are local descriptors: all; those of largest response (sum over channels); or those in which the
+        photograph has a blob or corner (determinant of the Hessian; needs `X` to be
+        :class:`~skretrieval.extraction.FeatureMaps`, whose photographs are read again in every pass, and the extra
+        ``photos``).
+
+    n_points : int, default=4000
+        Cells taken ("grid"), what ties with the last of them included; or detections that count, those of largest
+        response ("hessian"). A cell is one descriptor, however many detections lie in it. A photograph without
+        a detection in a cell with a response is described as by "grid".
+
     sample_size : int, default=100000
         Local descriptors that anchors and whitening are learned from, drawn from all images alike.
 
@@ -112,6 +123,8 @@ class TEmbeddingPooler(CodebookPooler):
         n_drop=None,
         n_iter=10,
         power=0.5,
+        points="all",
+        n_points=4000,
         sample_size=100_000,
         random_state=None,
         rectify=True,
@@ -122,6 +135,8 @@ class TEmbeddingPooler(CodebookPooler):
         self.n_drop = n_drop
         self.n_iter = n_iter
         self.power = power
+        self.points = points
+        self.n_points = n_points
         self.sample_size = sample_size
         self.random_state = random_state
         self.rectify = rectify

@@ -40,6 +40,17 @@ class VLADPooler(CodebookPooler):
     intra_norm : bool, default=True
         l2-normalise the part of each centre.
 
+    points : {"all", "grid", "hessian"}, default="all"
+        Which cells are local descriptors: all; those of largest response (sum over channels); or those in which the
+        photograph has a blob or corner (determinant of the Hessian; needs `X` to be
+        :class:`~skretrieval.extraction.FeatureMaps`, whose photographs are read again in every pass, and the extra
+        ``photos``).
+
+    n_points : int, default=4000
+        Cells taken ("grid"), what ties with the last of them included; or detections that count, those of largest
+        response ("hessian"). A cell is one descriptor, however many detections lie in it. A photograph without
+        a detection in a cell with a response is described as by "grid".
+
     sample_size : int, default=100000
         Local descriptors that the centres are learned from, drawn from all images alike.
 
@@ -91,6 +102,8 @@ class VLADPooler(CodebookPooler):
         n_local=None,
         power=0.5,
         intra_norm=True,
+        points="all",
+        n_points=4000,
         sample_size=100_000,
         random_state=None,
         rectify=True,
@@ -99,6 +112,8 @@ class VLADPooler(CodebookPooler):
         self.n_local = n_local
         self.power = power
         self.intra_norm = intra_norm
+        self.points = points
+        self.n_points = n_points
         self.sample_size = sample_size
         self.random_state = random_state
         self.rectify = rectify
