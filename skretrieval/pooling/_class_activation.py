@@ -16,6 +16,7 @@ from torch.nn import functional
 from ..extraction import _backbones as backbones
 from ._base import BasePooler
 from ._batches import Batch
+from ._composition import check_one_descriptor
 
 
 class ClassActivationMask(BasePooler):
@@ -119,6 +120,7 @@ class ClassActivationMask(BasePooler):
         backbones.check_backbone(self.backbone)
         self.pooler._validate_params()
         self.pooler._check_parameters()
+        check_one_descriptor(self, "pooler", self.pooler)
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
@@ -130,8 +132,9 @@ class ClassActivationMask(BasePooler):
         """Read the last layer of the backbone that maps `n_channels` averages to class scores."""
         state = backbones.source_state(self.backbone, self.weights)
         if isinstance(self.backbone, nn.Module):
-            module = copy.deepcopy(self.backbone)
+            module = self.backbone
             if state is not None:
+                module = copy.deepcopy(module)
                 backbones.load_state_dict(module, state, f"weights={self.weights!r}")
         else:
             seed = backbones.seed_of(self.random_state)
@@ -144,9 +147,9 @@ class ClassActivationMask(BasePooler):
                 f"The classifier of {backbones.title(self.backbone)} takes {inputs} values, but the first map has "
                 f"{n_channels} channels: give the map that the classifier sees first"
             )
-        weight = last.weight.detach().flatten(1).float().numpy()
-        bias = np.zeros(len(weight), np.float32) if last.bias is None else last.bias.detach().float().numpy()
-        return weight.copy(), bias.copy()
+        weight = last.weight.detach().flatten(1).float().cpu()
+        bias = torch.zeros(len(weight)) if last.bias is None else last.bias.detach().float().cpu()
+        return weight.numpy().copy(), bias.numpy().copy()
 
     def _mask(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the boolean mask (N, H, W) of maps (N, K, H, W)."""
@@ -168,4 +171,6 @@ class ClassActivationMask(BasePooler):
             if size != mask.shape[2:]:
                 fitting = functional.interpolate(fitting, size, mode="nearest")
             masked.append(Batch(batch.indices, batch.maps * fitting, batch.nonnegative))
-        return self.pooler_._describe(tuple(masked))
+        descriptors = self.pooler_._describe(tuple(masked))
+        self.pooler_._n_features_out = descriptors.shape[1]  # it learns nothing, and is fitted by this
+        return descriptors

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
-from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils._param_validation import StrOptions
 
-from ._base import BasePooler
-from ._batches import Batch
+from ._batches import Batch, iter_batches, n_entries
+from ._composition import PoolerComposition
 from ._normalise import l2
+from ._region_pieces import in_order
+from ._region_sets import RegionSetOutput
 
 
-class PoolerFusion(BasePooler, _BaseComposition):
-    """Weighted sum of l2-normalised descriptors, from one pass over the maps (S000 eq 10).
+class PoolerFusion(RegionSetOutput, PoolerComposition):
+    """Several poolers over the same maps, from one pass: their weighted sum (S000 eq 10), or all side by side.
 
-    ``v = l2( sum_i w_i l2(pooler_i(maps)) )``. A part that is zero leaves the others alone. GSW is
+    By default ``v = l2( sum_i w_i l2(pooler_i(maps)) )``. A part that is zero leaves the others alone. GSW is
     ``PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4])``.
 
     Parameters
     ----------
     poolers : list of (str, pooler)
-        The parts; their descriptors must have the same length. Parameters of a part are reached as
-        ``name__parameter``.
+        The parts. Parameters of a part are reached as ``name__parameter``. All take single maps, or all take
+        tuples of maps (:class:`LayerwisePooler`, or :class:`ClassActivationMask` around one).
+
+    combine : {"sum", "concat", "regions"}, default="sum"
+        What the descriptors of the parts become: their sum, l2-normalised; one long descriptor; or a region set,
+        with the descriptor of each part as a row. Only "concat" takes descriptors of unlike length.
+
+    norm : {"l2", None}, default="l2"
+        Normalisation of each descriptor before they are combined. Only the sum is normalised afterwards.
 
     weights : sequence of float, default=None
-        One finite number per part; None weighs all alike.
+        Factors of the (normalised) descriptors, one finite number per part; None weighs all alike.
 
     Attributes
     ----------
@@ -35,7 +44,17 @@ class PoolerFusion(BasePooler, _BaseComposition):
         The fitted parts.
 
     n_features_in_ : int
-        Channels K of the maps.
+        Channels K of the maps; of all maps of a tuple together.
+
+    See Also
+    --------
+    LayerwisePooler : One pooler per map of a tuple.
+
+    Notes
+    -----
+    With ``combine="regions"`` the output is a list of n arrays of shape (n_parts, d), as
+    :class:`RegionalSecondOrderPooler` gives: S003 so compares the descriptor of the whole image beside that of its
+    most telling cells (:class:`ClassActivationMask`). Containers of ``set_output`` are no use for it.
 
     References
     ----------
@@ -49,89 +68,72 @@ class PoolerFusion(BasePooler, _BaseComposition):
     >>> gsw = PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4])
     >>> np.linalg.norm(gsw.fit_transform(maps), axis=1).round(6)
     array([1., 1.])
+    >>> gsw.set_params(combine="concat").fit_transform(maps).shape
+    (2, 16)
+    >>> [regions.shape for regions in gsw.set_params(combine="regions").fit_transform(maps)]
+    [(2, 8), (2, 8)]
     """
 
-    _parameter_constraints: dict = {"poolers": [list, tuple], "weights": ["array-like", None]}
+    _parameter_constraints: dict = {
+        **PoolerComposition._parameter_constraints,
+        "poolers": [list, tuple],
+        "combine": [StrOptions({"sum", "concat", "regions"})],
+    }
 
-    def __init__(self, poolers, *, weights=None):
+    def __init__(self, poolers, *, combine="sum", norm="l2", weights=None):
         self.poolers = poolers
+        self.combine = combine
+        self.norm = norm
         self.weights = weights
 
-    def get_params(self, deep=True):
-        """Return the parameters, those of the parts as ``name__parameter``.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include the parts and their parameters.
-
-        Returns
-        -------
-        params : dict
-            Names to values.
-        """
-        return self._get_params("poolers", deep=deep)
-
-    def set_params(self, **params):
-        """Set parameters; a part's are reached as ``name__parameter``.
-
-        Parameters
-        ----------
-        **params : dict
-            Names to values.
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        self._set_params("poolers", **params)
-        return self
-
     @property
-    def _learns(self) -> bool:
-        return any(pooler._learns for _, pooler in self.poolers)
+    def _layers(self) -> bool:  # type: ignore[override]
+        return self._named()[0][1]._layers
 
     def _check_parameters(self) -> None:
-        check_named_poolers(self, self.poolers)
-        if self.weights is not None:
-            weights = np.asarray(self.weights, dtype=float)
-            if weights.shape != (len(self.poolers),) or not np.isfinite(weights).all() or not weights.any():
-                raise ValueError(
-                    f"weights must be {len(self.poolers)} finite numbers, not all 0, one per pooler, got {self.weights}"
-                )
+        super()._check_parameters()
+        tuples = [name for name, pooler in self.poolers if pooler._layers]
+        single = [name for name, pooler in self.poolers if not pooler._layers]
+        if tuples and single:
+            raise ValueError(
+                f"PoolerFusion: {', '.join(map(repr, tuples))} take tuples of maps, but {', '.join(map(repr, single))} "
+                "single ones; LayerwisePooler makes a pooler of tuples out of a pooler of single maps"
+            )
+
+    def _check_values(self, batch: Batch) -> None:
         for _, pooler in self.poolers:
-            pooler._validate_params()
-            pooler._check_parameters()
+            pooler._check_values(batch)
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
-        self.poolers_ = [(name, clone(pooler)) for name, pooler in self.poolers]
-        for _, pooler in self.poolers_:
-            pooler._start(channels)
+        self._start_parts(self._named(), [channels] * len(self.poolers))
 
-    def _learn(self, X: Any) -> None:
-        for _, pooler in self.poolers_:
-            pooler.fit(X)
-        self._n_features_out = self.poolers_[0][1]._n_features_out
+    def _share(self, X: Any, place: int) -> Any:
+        return X
 
-    def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        parts = [pooler._describe(batches) for _, pooler in self.poolers_]
-        lengths = {name: part.shape[1] for (name, _), part in zip(self.poolers_, parts, strict=True)}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"PoolerFusion sums descriptors of equal length, got {lengths}")
-        weights = np.ones(len(parts)) if self.weights is None else self.weights
-        weighted = [float(weight) * l2(part) for weight, part in zip(weights, parts, strict=True)]
-        return l2(torch.stack(weighted).sum(dim=0))
+    def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
+        return batches
 
+    def _merge(self, parts: torch.Tensor) -> torch.Tensor:
+        # region sets: the rows of one image, then those of the next
+        return l2(parts.sum(dim=0)) if self.combine == "sum" else parts.transpose(0, 1).flatten(0, 1)
 
-def check_named_poolers(owner: Any, poolers: Any) -> None:
-    """Check a list of (name, pooler): names unique and free, poolers of this package."""
-    if not poolers:
-        raise ValueError(f"{type(owner).__name__} needs at least one (name, pooler)")
-    if not all(isinstance(part, tuple | list) and len(part) == 2 for part in poolers):
-        raise ValueError(f"{type(owner).__name__}: poolers must be a list of (name, pooler) tuples")
-    owner._validate_names([name for name, _ in poolers])
-    for name, pooler in poolers:
-        if not isinstance(pooler, BasePooler):
-            raise TypeError(f"{type(owner).__name__}: {name!r} is no pooler but {type(pooler).__name__}")
+    # ------------------------------------------------------------------ region sets
+    def _gives_region_sets(self, X: Any) -> bool:
+        return self.combine == "regions"
+
+    def _describe_all(self, X: Any) -> Any:
+        return (
+            in_order(n_entries(X), self._sets(X)) if self.combine == "regions" else super()._describe_all(X)
+        )
+
+    @torch.inference_mode()
+    def _sets(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield (indices, counts, rows) of the images of each batch."""
+        for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers):
+            if "_channels" not in self.__dict__:
+                self._start([batch.maps.shape[1] for batch in batches])
+            rows = self._describe(batches).cpu().numpy()
+            self._n_features_out = rows.shape[1]
+            indices = batches[0].indices
+            yield indices, np.full(len(indices), len(self.poolers_)), rows

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
-from sklearn.utils._param_validation import HasMethods, StrOptions
-from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ..extraction import FeatureMaps
-from ._base import BasePooler
 from ._batches import Batch, n_entries, raw_batches
-from ._fusion import check_named_poolers
-from ._normalise import l2
+from ._composition import PoolerComposition
 
 
-class LayerwisePooler(BasePooler, _BaseComposition):
+class LayerwisePooler(PoolerComposition):
     """Pool each map of a tuple (layers, resolutions) and combine the descriptors.
 
     Concatenation over the layers of a network is S003's multi-layer form and, with `weights`, MS-RMAC; the sum
-    over resolutions is late fusion (Gordo et al.).
+    over resolutions is late fusion (Gordo et al.), the maximum and the power mean SuperGlobal's scale GeM.
 
     Parameters
     ----------
     poolers : pooler or list of (str, pooler)
-        One pooler, cloned for every map of the tuple, or one named pooler per map.
+        One pooler, cloned for every map of the tuple, or one named pooler per map. Their parameters are reached as
+        ``poolers__parameter`` or ``name__parameter``.
 
-    combine : {"concat", "sum", "mean", "max"}, default="concat"
+    combine : {"concat", "sum", "mean", "max", "power_mean"}, default="concat"
         How the descriptors become one; all but "concat" need equal lengths.
 
     norm : {"l2", None}, default="l2"
         Normalisation of each descriptor before they are combined. The result itself is not normalised.
 
     weights : sequence of float, default=None
-        Factors of the (normalised) descriptors, one per map; None for 1.
+        Factors of the (normalised) descriptors, one finite number per map; None for 1.
+
+    p : float, default=10.0
+        Exponent of the power mean; ``inf`` makes it the maximum.
 
     Attributes
     ----------
@@ -45,10 +46,24 @@ class LayerwisePooler(BasePooler, _BaseComposition):
     n_features_in_ : int
         Channels of all maps of a tuple together.
 
+    See Also
+    --------
+    PoolerFusion : Several poolers over the same maps.
+
+    Notes
+    -----
+    Scale GeM is ``((1/S) sum_s (x_s - gamma)^p)^(1/p) + gamma`` for the descriptors ``x_s`` of S scales, with the
+    smallest entry gamma subtracted because descriptors may be negative. In the code of its authors gamma is the
+    smallest entry of everything in a batch, so that the descriptor of an image would depend on its neighbours;
+    here it is the smallest entry of any scale of the same image, which is what that code gives for one image at a
+    time. Their default is an infinite exponent with l2-normalised descriptors, ``combine="max"``; their finite
+    exponent, 10, goes with descriptors as they are, ``combine="power_mean", norm=None``.
+
     References
     ----------
-    S003, sections on multi-layer features; Gordo et al., "End-to-end learning of deep visual representations for
-    image retrieval", IJCV 2017 (late fusion of resolutions).
+    S003, section on multi-layer features; Gordo et al., "End-to-end learning of deep visual representations for
+    image retrieval", IJCV 2017 (late fusion of resolutions); Shao et al., "Global features are all you need for
+    image retrieval and reranking", ICCV 2023 (scale GeM).
 
     Examples
     --------
@@ -58,114 +73,76 @@ class LayerwisePooler(BasePooler, _BaseComposition):
     >>> maps = [(rng.random((8, 6, 7)), rng.random((16, 3, 4))) for _ in range(2)]
     >>> LayerwisePooler(GeMPooler()).fit_transform(maps).shape
     (2, 24)
+    >>> scales = [(rng.random((8, 6, 7)), rng.random((8, 3, 4))) for _ in range(2)]
+    >>> LayerwisePooler(GeMPooler(), combine="power_mean").fit_transform(scales).shape
+    (2, 8)
     """
 
     _layers = True
     _parameter_constraints: dict = {
+        **PoolerComposition._parameter_constraints,
         "poolers": [HasMethods(["fit", "transform"]), list, tuple],
-        "combine": [StrOptions({"concat", "sum", "mean", "max"})],
-        "norm": [StrOptions({"l2"}), None],
-        "weights": ["array-like", None],
+        "combine": [StrOptions({"concat", "sum", "mean", "max", "power_mean"})],
+        "p": [Interval(Real, 0, None, closed="right")],
     }
 
-    def __init__(self, poolers, *, combine="concat", norm="l2", weights=None):
+    def __init__(self, poolers, *, combine="concat", norm="l2", weights=None, p=10.0):
         self.poolers = poolers
         self.combine = combine
         self.norm = norm
         self.weights = weights
-
-    def get_params(self, deep=True):
-        """Return the parameters, those of the poolers as ``name__parameter`` (or ``poolers__parameter``).
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include the poolers' parameters.
-
-        Returns
-        -------
-        params : dict
-            Names to values.
-        """
-        if isinstance(self.poolers, list | tuple):
-            return self._get_params("poolers", deep=deep)
-        return super().get_params(deep=deep)
-
-    def set_params(self, **params):
-        """Set parameters; those of the poolers as in :meth:`get_params`.
-
-        Parameters
-        ----------
-        **params : dict
-            Names to values.
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        if isinstance(params.get("poolers", self.poolers), list | tuple):
-            self._set_params("poolers", **params)
-            return self
-        return super().set_params(**params)
-
-    def _named(self) -> bool:
-        return isinstance(self.poolers, list | tuple)
-
-    @property
-    def _learns(self) -> bool:
-        return any(pooler._learns for _, pooler in self.poolers) if self._named() else self.poolers._learns
+        self.p = p
 
     def _check_parameters(self) -> None:
-        if self._named():
-            check_named_poolers(self, self.poolers)
-        elif not isinstance(self.poolers, BasePooler):
-            raise TypeError(
-                f"poolers must be a pooler or a list of (name, pooler), got {type(self.poolers).__name__}"
-            )
-        for _, pooler in self.poolers if self._named() else [("", self.poolers)]:
-            pooler._validate_params()
-            pooler._check_parameters()
+        super()._check_parameters()
+        for name, pooler in self._named():
+            if pooler._layers:
+                raise ValueError(f"LayerwisePooler: {name!r} takes tuples of maps itself")
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
-        if self._named() and len(self.poolers) != len(channels):
-            raise ValueError(f"{len(self.poolers)} poolers were given for tuples of {len(channels)} maps")
-        if self.weights is not None:
-            weights = np.asarray(self.weights, dtype=float)
-            if weights.shape != (len(channels),) or not np.isfinite(weights).all():
-                raise ValueError(
-                    f"weights must be {len(channels)} finite numbers, one per map, got {self.weights}"
-                )
-        named = self.poolers if self._named() else [(f"map{i}", self.poolers) for i in range(len(channels))]
-        self.poolers_ = [(name, clone(pooler)) for name, pooler in named]
-        for (_, pooler), count in zip(self.poolers_, channels, strict=True):
-            pooler._start([count])
+        named = self._named()
+        if not isinstance(self.poolers, list | tuple):
+            named = [(f"map{i}", self.poolers) for i in range(len(channels))]
+        elif len(named) != len(channels):
+            raise ValueError(f"{len(named)} poolers were given for tuples of {len(channels)} maps")
+        self._start_parts(named, [[count] for count in channels])
 
-    def _learn(self, X: Any) -> None:
-        lengths = []
-        for layer, (_, pooler) in enumerate(self.poolers_):
-            pooler.fit(_Layer(X, layer))
-            lengths.append(pooler._n_features_out)
-        self._n_features_out = sum(lengths) if self.combine == "concat" else lengths[0]
+    def _share(self, X: Any, place: int) -> Any:
+        return _Layer(X, place)
 
-    def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        parts = [
-            pooler._describe((batch,)) for (_, pooler), batch in zip(self.poolers_, batches, strict=True)
-        ]
-        if self.norm == "l2":
-            parts = [l2(part) for part in parts]
-        if self.weights is not None:
-            parts = [float(weight) * part for weight, part in zip(self.weights, parts, strict=True)]
-        if self.combine == "concat":
-            return torch.cat(parts, dim=1)
-        lengths = [part.shape[1] for part in parts]
-        if len(set(lengths)) > 1:
-            raise ValueError(f"combine={self.combine!r} needs descriptors of equal length, got {lengths}")
-        stacked = torch.stack(parts)
-        if self.combine == "max":
-            return stacked.amax(dim=0)
-        return stacked.sum(dim=0) if self.combine == "sum" else stacked.mean(dim=0)
+    def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
+        return (batches[place],)
+
+    def _merge(self, parts: torch.Tensor) -> torch.Tensor:
+        if self.combine == "max" or (self.combine == "power_mean" and np.isinf(self.p)):
+            return parts.amax(dim=0)
+        if self.combine == "power_mean":
+            return power_mean(parts, self.p)
+        return parts.sum(dim=0) if self.combine == "sum" else parts.mean(dim=0)
+
+
+def power_mean(parts: torch.Tensor, p: float) -> torch.Tensor:
+    """Return the power mean over scales, about the smallest entry of each image (scale GeM).
+
+    Parameters
+    ----------
+    parts : tensor of shape (S, N, d)
+        Descriptors of N images at S scales.
+    p : float
+        Finite exponent, above 0.
+
+    Returns
+    -------
+    means : tensor of shape (N, d)
+        Between the smallest and the largest of the scales.
+    """
+    gamma = parts.amin(dim=(0, 2))[:, None]
+    above = parts - gamma
+    # the largest is divided out first: high powers leave the range of float32
+    largest = above.amax(dim=0)
+    ratio = above / torch.where(largest > 0, largest, 1)
+    return ratio.pow(p).mean(dim=0).pow(1 / p) * largest + gamma
 
 
 class _Layer(FeatureMaps):
@@ -173,7 +150,10 @@ class _Layer(FeatureMaps):
 
     def __init__(self, X: Any, layer: int):
         self.X, self.layer = X, layer
-        self.images = range(n_entries(X))  # type: ignore[assignment]
+        if isinstance(X, FeatureMaps):
+            self.extractor, self.images, self.positions = X.extractor, X.images, X.positions
+        else:
+            self.extractor, self.images = None, range(n_entries(X))  # type: ignore[assignment]
 
     def __getitem__(self, key):
         return _Layer(self.X[key], self.layer) if isinstance(key, slice) else self.X[key][self.layer]

@@ -8,24 +8,33 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectorMixin
+from sklearn.metrics import euclidean_distances
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._linalg import principal_axes
+from ..pooling._region_sets import RegionSetOutput, is_region_sets, split_region_sets, stack_region_sets
 from ._base import axes_for_share, check_rank
 
 # Loadings are at most 1 and of the order of n_features ** -0.5: what comes after these decimals is rounding
 # error.
 _DECIMALS = 10
 
+# The seeds of k-means are looked up in a table of all distances, unless it would be larger than this (11,585
+# features).
+_TABLE_BYTES = 2**30
 
-class PrincipalFeatureSelector(SelectorMixin, BaseEstimator):
+
+class PrincipalFeatureSelector(RegionSetOutput, SelectorMixin, BaseEstimator):
     """Keep the entries of a descriptor that stand for the others.
 
     Every feature is described by its loadings on the first principal axes; the features are clustered by
     k-means into `n_features` groups of similar loadings, and the one nearest to the centre of each group is
     kept. Unlike PCA the output is made of original entries, so that nothing has to be projected at query
     time.
+
+    Region sets (a list of arrays of shape (M_i, n_features_in), one per image) are taken wherever descriptors are,
+    and give region sets.
 
     Parameters
     ----------
@@ -72,6 +81,13 @@ class PrincipalFeatureSelector(SelectorMixin, BaseEstimator):
     k-means finds fewer groups than asked for, because features are duplicates or constant, the rest is filled
     with the features of highest variance not yet selected, and a UserWarning says so. The features kept are
     always distinct.
+
+    In region sets the features are chosen by the first descriptor of each set, and the others reuse its choice: the
+    work named above chooses by the descriptors of whole images, which come first, and shortens those of their most
+    telling cells likewise (A-22).
+
+    With 3072 features, 1491 descriptors and 768 features to keep, a fit takes about 5 seconds on two cores. The
+    distances between all loadings are computed once, for the seeds of all the runs of k-means.
 
     References
     ----------
@@ -125,8 +141,8 @@ class PrincipalFeatureSelector(SelectorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in)
-            Descriptors, at least two.
+        X : array-like of shape (n_samples, n_features_in), or list of arrays of shape (M_i, n_features_in)
+            Descriptors, or region sets, of at least two images.
         y : Ignored
             Not used, present for API consistency.
 
@@ -140,6 +156,9 @@ class PrincipalFeatureSelector(SelectorMixin, BaseEstimator):
         ValueError
             If features have to be chosen and all rows are equal, or `n_axes` comes to all the axes.
         """
+        if is_region_sets(X):
+            rows, offsets = stack_region_sets(X)
+            X = rows[offsets[:-1]]
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         D = X.shape[1]
         if self.n_features >= D:
@@ -154,7 +173,12 @@ class PrincipalFeatureSelector(SelectorMixin, BaseEstimator):
         with warnings.catch_warnings():
             # Too few distinct rows for the clusters: answered below.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            kmeans = KMeans(self.n_features, n_init=self.n_init, random_state=self.random_state).fit(loadings)
+            kmeans = KMeans(
+                self.n_features,
+                init=_seeding(loadings),
+                n_init=self.n_init,
+                random_state=self.random_state,
+            ).fit(loadings)
         # The nearest feature is looked for among the members of the cluster, so that no feature is taken
         # twice.
         distances = np.sum((loadings - kmeans.cluster_centers_[kmeans.labels_]) ** 2, axis=1)
@@ -204,6 +228,32 @@ class PrincipalFeatureSelector(SelectorMixin, BaseEstimator):
         loadings = np.round(axes.components[:n_axes].T, _DECIMALS)
         return np.ascontiguousarray(np.abs(loadings) if self.absolute else loadings)
 
+    def inverse_transform(self, X):
+        """Put the features kept back in their places, with zeros in all others.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_selected), or list of arrays of shape (M_i, n_selected)
+            Selected features.
+
+        Returns
+        -------
+        X_original : array of shape (n_samples, n_features_in), or list of arrays of shape (M_i, n_features_in)
+            Descriptors or region sets, as given.
+        """
+        if not is_region_sets(X):
+            return super().inverse_transform(X)
+        rows, offsets = stack_region_sets(X)
+        return split_region_sets(super().inverse_transform(rows), offsets)
+
+    def _gives_region_sets(self, X):
+        return is_region_sets(X)
+
+    def _transform_sets(self, X, transform):
+        check_is_fitted(self)
+        rows, offsets = stack_region_sets(X, self.n_features_in_, type(self).__name__)
+        return split_region_sets(transform(rows), offsets)
+
     def _get_support_mask(self):
         check_is_fitted(self)
         mask = np.zeros(self.n_features_in_, dtype=bool)
@@ -214,3 +264,56 @@ class PrincipalFeatureSelector(SelectorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _seeding(points):
+    """Return what KMeans takes as `init`: greedy k-means++ from one table of distances, for any number of runs.
+
+    scikit-learn computes the distances of the candidates anew at every step: many products of a few rows with all the
+    others, which take most of the time of k-means here, and much more where the cores are busy with other work.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, q)
+        What will be clustered.
+
+    Returns
+    -------
+    init : callable or "k-means++"
+        A function (X, n_clusters, random_state) of the same points, which may be shifted; scikit-learn's own if the
+        table would be too large.
+    """
+    if 8 * len(points) ** 2 > _TABLE_BYTES:
+        return "k-means++"
+    distances = euclidean_distances(points, squared=True)
+    return lambda X, n_clusters, random_state: X[greedy_seeds(distances, n_clusters, random_state)]
+
+
+def greedy_seeds(distances, n_clusters, random_state):
+    """Choose seeds far from one another: k-means++, with the best of several candidates at every step.
+
+    Parameters
+    ----------
+    distances : ndarray of shape (n, n)
+        Squared distances between points.
+    n_clusters : int
+        Number of seeds.
+    random_state : RandomState instance
+        Draws a candidate with a probability proportional to its squared distance from the nearest seed so far.
+
+    Returns
+    -------
+    seeds : ndarray of int of shape (n_clusters,)
+        Points, each the candidate that leaves the smallest sum of squared distances to the nearest seed.
+    """
+    n_trials = 2 + int(np.log(n_clusters))
+    seeds = np.empty(n_clusters, dtype=int)
+    nearest = np.ones(len(distances))
+    for place in range(n_clusters):
+        mass = np.cumsum(nearest)
+        drawn = random_state.random_sample(1 if place == 0 else n_trials) * mass[-1]
+        candidates = np.minimum(np.searchsorted(mass, drawn), len(distances) - 1)
+        left = distances[candidates] if place == 0 else np.minimum(nearest, distances[candidates])
+        best = np.argmin(left.sum(axis=1))
+        seeds[place], nearest = candidates[best], left[best]
+    return seeds

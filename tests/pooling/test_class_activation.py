@@ -1,15 +1,37 @@
 """Masks from class activation: the class, the heat, the mask, and what is pooled."""
 
+import pickle
+from functools import partial
+
+import joblib
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from references import pooling as ref
+from references.classifiers import linear_classifier, tiny_resnet
+from references.combinators import class_activation_mask, nearest_mask
+from references.maps import SHAPES, make_map, make_ragged, make_signed_map, special_maps
 from references.networks import counting_network
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
 from torchvision import models
 
 from skretrieval.extraction import ConvFeatureExtractor
-from skretrieval.pooling import ClassActivationMask, LayerwisePooler, MACPooler, RMACPooler, SumPooler
+from skretrieval.pooling import (
+    ClassActivationMask,
+    GRMACPooler,
+    LayerwisePooler,
+    MACPooler,
+    PoolerFusion,
+    RMACPooler,
+    SquareSumRMACPooler,
+    SumPooler,
+)
 
 
 def resnet():
@@ -22,45 +44,44 @@ def photographs(n=3):
     return [rng.integers(0, 256, (96, 96 + 32 * (i % 2), 3), dtype=np.uint8) for i in range(n)]
 
 
-def slow(feature_map, weight, bias, threshold=0.9, n_resolutions=1):
-    """One map, with loops over classes and cells."""
-    mean = feature_map.mean(axis=(1, 2)) / n_resolutions
-    scores = [
-        sum(w * m for w, m in zip(row, mean, strict=True)) + b for row, b in zip(weight, bias, strict=True)
-    ]
-    row = weight[int(np.argmax(scores))]
-    heat = np.array(
-        [
-            [sum(row[k] * feature_map[k, i, j] for k in range(len(row))) for j in range(feature_map.shape[2])]
-            for i in range(feature_map.shape[1])
-        ]
-    )
-    mask = heat >= threshold * heat.mean()
-    return mask if mask.any() else np.ones_like(mask)
+def parameters_of(module):
+    """Weights and bias of the classifier, in float64."""
+    return module.fc.weight.detach().double().numpy(), module.fc.bias.detach().double().numpy()
 
 
-class Classifier(torch.nn.Module):
-    """Only a classifier, with given weights."""
-
-    def __init__(self, n_channels=5, n_classes=4, seed=0):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.fc = torch.nn.Linear(n_channels, n_classes)
+def every_map():
+    """Ragged and special maps of five channels: ReLU-free, zero and constant ones among them."""
+    special = [feature_map for feature_map in special_maps(5).values() if len(feature_map) == 5]
+    signed = [make_signed_map(5, *shape, seed=40 + t) for t, shape in enumerate(SHAPES)]
+    return [*make_ragged(5, SHAPES, seed=20), *signed, *special]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.9, 1.2])
 @pytest.mark.parametrize("n_resolutions", [1, 3])
-def test_against_a_slow_reference(threshold, n_resolutions):
-    rng = np.random.default_rng(1)
-    maps = [rng.random((5, *shape)) for shape in [(4, 6), (1, 1), (4, 6), (3, 14)]]
-    module = Classifier()
-    weight = module.fc.weight.detach().double().numpy()
-    bias = module.fc.bias.detach().double().numpy()
-    expected = [(m * slow(m, weight, bias, threshold, n_resolutions)).sum(axis=(1, 2)) for m in maps]
-    pooler = ClassActivationMask(
-        SumPooler(), backbone=module, threshold=threshold, n_resolutions=n_resolutions
-    )
-    np.testing.assert_allclose(pooler.fit_transform(maps), expected, rtol=1e-8)
+@pytest.mark.parametrize(
+    ("pooler", "reference"),
+    [
+        (SumPooler(rectify=False), partial(ref.sum_pool, rectify=False)),
+        (SquareSumRMACPooler(), ref.square_sum_rmac),
+        (GRMACPooler(), ref.grmac),
+    ],
+    ids=["sum", "square_sum", "grmac"],
+)
+def test_against_a_slow_reference(threshold, n_resolutions, pooler, reference):
+    maps = every_map()
+    module = linear_classifier()
+    masks = [class_activation_mask(m, *parameters_of(module), threshold, n_resolutions) for m in maps]
+    assert not all(mask.all() for mask in masks)
+    expected = [reference(feature_map * mask) for feature_map, mask in zip(maps, masks, strict=True)]
+    scales = [np.abs(feature_map).max() * feature_map[0].size for feature_map in maps]
+    masked = ClassActivationMask(pooler, backbone=module, threshold=threshold, n_resolutions=n_resolutions)
+    double = masked.fit_transform(maps)
+    single = masked.transform([feature_map.astype(np.float32) for feature_map in maps])
+    assert double.dtype == np.float64
+    assert single.dtype == np.float32
+    for own, float32, wanted, scale in zip(double, single, expected, scales, strict=True):
+        assert_allclose(own, wanted, rtol=1e-8, atol=1e-12 * scale)
+        assert_allclose(float32, wanted, rtol=2e-4, atol=1e-6 * scale)
 
 
 def test_the_class_is_the_networks_own():
@@ -84,7 +105,7 @@ def test_the_class_is_the_networks_own():
 
 def test_empty_masks_keep_everything():
     """All heat equal and negative: 0.9 times the mean is above every cell."""
-    module = Classifier(2, 1)
+    module = linear_classifier(2, 1)
     with torch.no_grad():
         module.fc.weight.fill_(-1.0)
     maps = np.ones((1, 2, 3, 4))
@@ -93,20 +114,24 @@ def test_empty_masks_keep_everything():
     assert not ClassActivationMask(SumPooler(), backbone=module).fit_transform(zero).any()
 
 
-def test_other_layers_get_the_mask_by_nearest_neighbour():
-    rng = np.random.default_rng(2)
-    maps = [(rng.random((5, 3, 4)), rng.random((7, 6, 8)))]
-    module = Classifier()
-    weight, bias = module.fc.weight.detach().double().numpy(), module.fc.bias.detach().double().numpy()
-    mask = slow(maps[0][0], weight, bias)
-    expected = np.concatenate(
-        [
-            (maps[0][0] * mask).max(axis=(1, 2)),
-            (maps[0][1] * mask.repeat(2, axis=0).repeat(2, axis=1)).max(axis=(1, 2)),
-        ]
-    )
-    pooler = ClassActivationMask(LayerwisePooler(MACPooler(), norm=None), backbone=module)
-    np.testing.assert_allclose(pooler.fit_transform(maps)[0], expected)
+@pytest.mark.parametrize("second", [(6, 8), (3, 4), (5, 7), (12, 9), (1, 2)])
+def test_other_layers_get_the_mask_by_nearest_neighbour(second):
+    maps = [(make_map(5, 3, 4, seed=t), make_map(7, *second, seed=10 + t)) for t in range(4)]
+    module = linear_classifier()
+    expected = []
+    for first, other in maps:
+        mask = class_activation_mask(first, *parameters_of(module))
+        parts = [ref.mac(first * mask), ref.mac(other * nearest_mask(mask, *second))]
+        expected.append(np.concatenate(parts))
+    masked = ClassActivationMask(LayerwisePooler(MACPooler(), norm=None), backbone=module)
+    assert_allclose(masked.fit_transform(maps), expected, rtol=1e-12)
+
+
+def test_an_image_alone_and_among_others():
+    maps = every_map()
+    masked = ClassActivationMask(SquareSumRMACPooler(), backbone=linear_classifier()).fit(maps)
+    alone = np.concatenate([masked.transform([feature_map]) for feature_map in maps])
+    assert_allclose(masked.transform(maps), alone, rtol=1e-12, atol=1e-14)
 
 
 def test_squeezenets_convolutional_classifier():
@@ -117,7 +142,7 @@ def test_squeezenets_convolutional_classifier():
 
 
 def test_nested_parameters():
-    masks = ClassActivationMask(RMACPooler(), backbone=Classifier())
+    masks = ClassActivationMask(RMACPooler(), backbone=linear_classifier())
     assert masks.set_params(pooler__n_levels=2).pooler.n_levels == 2
 
 
@@ -130,9 +155,104 @@ def test_nested_parameters():
         ({"pooler": PCA()}, TypeError, "pooler of this package"),
         ({"pooler": RMACPooler(whiten=True)}, ValueError, "learn nothing"),
         ({"threshold": -1}, ValueError, "threshold"),
+        (
+            {"pooler": PoolerFusion([("a", MACPooler()), ("b", SumPooler())], combine="regions")},
+            ValueError,
+            "region sets",
+        ),
     ],
 )
 def test_bad_parameters(params, error, message):
-    masks = ClassActivationMask(**{"pooler": MACPooler(), "backbone": Classifier(), **params})
+    masks = ClassActivationMask(**{"pooler": MACPooler(), "backbone": linear_classifier(), **params})
     with pytest.raises(error, match=message):
         masks.fit(np.ones((2, 5, 3, 3)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# scikit-learn
+
+
+def masked_sum(n_channels=4):
+    return ClassActivationMask(SumPooler(), backbone=partial(linear_classifier, n_channels))
+
+
+def test_kinds_of_input():
+    stacked = np.stack([make_map(4, 6, 8, seed=seed) for seed in range(3)])
+    masked = masked_sum()
+    expected = masked.fit_transform(stacked)
+    assert_allclose(masked.transform(list(stacked)), expected, rtol=1e-12)
+    assert_array_equal(masked.transform(torch.tensor(stacked)), expected)
+    stacked.flags.writeable = False
+    assert_array_equal(masked.fit_transform(stacked), expected)
+
+
+def test_lazy_maps(tmp_path):
+    extractor = ConvFeatureExtractor(
+        tiny_resnet, weights=None, layers=["layer4", "layer3"], image_size=None, device="cpu"
+    )
+    lazy = extractor.fit(photographs()).transform(photographs())
+    masked = ClassActivationMask(LayerwisePooler(SquareSumRMACPooler()), backbone=tiny_resnet)
+    expected = clone(masked).fit_transform(list(lazy))
+    assert expected.shape == (3, 28)
+    for actual in (masked.fit_transform(lazy), clone(masked).fit(lazy).transform(lazy)):
+        assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    pipeline = make_pipeline(extractor, clone(masked)).fit(photographs())
+    joblib.dump(pipeline, tmp_path / "pipeline.joblib")
+    again = joblib.load(tmp_path / "pipeline.joblib", mmap_mode="r").transform(photographs())
+    assert_array_equal(again, pipeline.transform(photographs()))
+
+
+def test_the_wrong_order_of_layers_is_told():
+    maps = [(make_map(12, 6, 8, seed=0), make_map(16, 3, 4, seed=1))]
+    masked = ClassActivationMask(LayerwisePooler(MACPooler()), backbone=tiny_resnet)
+    with pytest.raises(ValueError, match="takes 16 values, but the first map has 12 channels"):
+        masked.fit(maps)
+
+
+def test_fitted_parts_and_pickles():
+    maps = make_ragged(4, SHAPES[:5], seed=2)
+    masked = masked_sum().fit(maps)
+    assert len(masked.pooler_.get_feature_names_out()) == 4
+    expected = masked.transform(maps)
+    assert_array_equal(pickle.loads(pickle.dumps(masked)).transform(maps), expected)
+    assert_array_equal(clone(masked).fit_transform(maps), expected)
+    frame = masked.set_output(transform="pandas").transform(maps)
+    assert list(frame.columns) == [f"classactivationmask{t}" for t in range(4)]
+
+
+def test_the_network_that_was_given_is_left_alone():
+    module = linear_classifier()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    masked = ClassActivationMask(SumPooler(), backbone=module).fit([make_map(5, 3, 4)])
+    masked.class_weights_[:] = 0
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_weights_from_a_file(tmp_path):
+    torch.save(linear_classifier(seed=8).state_dict(), tmp_path / "weights.pth")
+    wanted = parameters_of(linear_classifier(seed=8))
+    module = linear_classifier()
+    for backbone in (module, linear_classifier):
+        masked = ClassActivationMask(SumPooler(), backbone=backbone, weights=str(tmp_path / "weights.pth"))
+        masked.fit([make_map(5, 3, 4)])
+        assert_allclose(masked.class_weights_, wanted[0])
+        assert_allclose(masked.class_bias_, wanted[1])
+    assert not np.allclose(parameters_of(module)[0], wanted[0])
+
+
+def test_grid_search_in_two_processes():
+    """More than a megabyte, so that joblib hands the workers read-only memory maps."""
+    maps = np.stack([make_map(4, 48, 64, seed=seed) for seed in range(12)])
+    assert maps.nbytes > 1_000_000
+    y = np.arange(len(maps)) % 2
+    maps[np.arange(len(maps)), y] *= 4
+    model = make_pipeline(masked_sum(), Normalizer(), LogisticRegression())
+    grid = {
+        "classactivationmask__threshold": [0.5, 0.9],
+        "classactivationmask__pooler__rectify": [True, False],
+    }
+    search = GridSearchCV(model, grid, cv=3, n_jobs=2, error_score="raise").fit(maps, y)
+    assert search.best_score_ > 0.8
+    alone = cross_val_predict(search.best_estimator_, list(maps), y, cv=3)
+    assert_array_equal(cross_val_predict(search.best_estimator_, list(maps), y, cv=3, n_jobs=2), alone)

@@ -8,10 +8,11 @@ stay the pooler's business.
 """
 
 import inspect
-from functools import cache
+from functools import cache, partial
 from unittest import SkipTest
 
 import pytest
+from references.classifiers import linear_classifier
 from sklearn.decomposition import FastICA
 from sklearn.utils import estimator_checks as checks
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -19,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skretrieval import pooling
 from skretrieval.pooling import (
     AdaptiveGaussianPooler,
+    ClassActivationMask,
     CroWPooler,
     GeMPooler,
     GRMACPooler,
@@ -37,14 +39,17 @@ from skretrieval.pooling import (
 class Rows:
     """Delegate rows, seen as 1x1 maps, to the pooler that comes next in the method resolution order."""
 
-    def _pooler(self):
+    def _pooler(self, n_channels):
         (pooler_class,) = [base for base in type(self).__bases__ if base is not Rows]
+        parameters = self.get_params(deep=False)
+        if parameters.get("backbone") is linear_classifier:  # the battery has tables of many widths
+            parameters["backbone"] = partial(linear_classifier, n_channels)
         # containers of the output are the adapter's affair: it knows the index of a data frame
-        return pooler_class(**self.get_params(deep=False)).set_output(transform="default")
+        return pooler_class(**parameters).set_output(transform="default")
 
     def fit(self, X, y=None):
         X = validate_data(self, X, ensure_all_finite=False)
-        self.pooler_ = self._pooler().fit(X[:, :, None, None], y)
+        self.pooler_ = self._pooler(X.shape[1]).fit(X[:, :, None, None], y)
         return self
 
     def transform(self, X):
@@ -54,7 +59,7 @@ class Rows:
 
     def fit_transform(self, X, y=None):
         X = validate_data(self, X, ensure_all_finite=False)
-        self.pooler_ = self._pooler()
+        self.pooler_ = self._pooler(X.shape[1])
         return self.pooler_.fit_transform(X[:, :, None, None], y)
 
     @property
@@ -98,6 +103,7 @@ POOLERS = [
     RegionIntegrationPooler(whiten=False),
     AdaptiveGaussianPooler(),
     SquareSumRMACPooler(),
+    ClassActivationMask(SumPooler(), backbone=linear_classifier),
 ]
 VARIANTS = [
     SumPooler(rectify=False),
@@ -108,6 +114,18 @@ VARIANTS = [
     GRMACPooler(region_norm="l2", include_global=True, p=2.5),
     RMACPooler(whiten=True),
     WeightedPooler(spatial="crow", channel="sparsity", regions="rmac", region_norm="l2", whiten=True),
+    PoolerFusion(
+        [("max", MACPooler()), ("white", RMACPooler(whiten=True))],
+        combine="concat",
+        norm=None,
+        weights=[1.0, 0.5],
+    ),
+    ClassActivationMask(
+        PoolerFusion([("max", MACPooler(rectify=False)), ("gem", GeMPooler())]),
+        backbone=linear_classifier,
+        threshold=1.1,
+        n_resolutions=3,
+    ),
 ]
 # no rows to adapt to: one takes tuples of maps, one gives ragged sets of regions; each has its own tests
 WITHOUT_ROWS = {"LayerwisePooler", "RegionalSecondOrderPooler"}
@@ -120,7 +138,7 @@ def test_every_pooler_is_checked():
         name
         for name in pooling.__all__
         if inspect.isclass(getattr(pooling, name)) and name.endswith("Pooler")
-    } | {"PoolerFusion"}
+    } | {"PoolerFusion", "ClassActivationMask"}
     assert {type(pooler).__name__ for pooler in POOLERS + LEARNED} == public - WITHOUT_ROWS
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from references import pooling as ref
-from references.maps import make_map
+from references.combinators import scale_gem
+from references.maps import SHAPES, make_map, make_signed_map
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
@@ -68,6 +69,52 @@ def test_combine(tuples, combine, norm, weights):
     single = clone(pooler).fit_transform([tuple(m.astype(np.float32) for m in maps) for maps in tuples])
     assert single.dtype == np.float32
     assert_allclose(single, expected, rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.5, 1, 2.7, 10.0, 64.0, np.inf])
+@pytest.mark.parametrize("norm", ["l2", None])
+@pytest.mark.parametrize("weights", [None, [0.3, 2.0, -1.0]])
+def test_power_mean_over_scales(p, norm, weights):
+    """Scale GeM on ReLU-free maps, so that the smallest entry matters; zero and constant maps among them."""
+    entries = [
+        tuple(make_signed_map(5, *size, seed=9 * t + scale) for scale in range(3))
+        for t, size in enumerate(SHAPES)
+    ]
+    entries.append((np.zeros((5, 2, 3)), np.full((5, 2, 3), 0.7), np.zeros((5, 4, 4))))
+    entries.append((np.zeros((5, 2, 3)),) * 3)
+    expected = []
+    for maps in entries:
+        parts = [feature_map.sum(axis=(1, 2)) for feature_map in maps]
+        parts = [ref.l2(part) for part in parts] if norm else parts
+        parts = [weight * part for weight, part in zip(weights or [1, 1, 1], parts, strict=True)]
+        expected.append(scale_gem(parts, p))
+    scale = np.abs(expected).max(axis=1, keepdims=True)
+    pooler = LayerwisePooler(SumPooler(rectify=False), combine="power_mean", p=p, norm=norm, weights=weights)
+    actual = pooler.fit_transform(entries)
+    assert_allclose(actual, expected, rtol=1e-8, atol=1e-12)
+    single = pooler.transform([tuple(m.astype(np.float32) for m in maps) for maps in entries])
+    assert single.dtype == np.float32
+    assert (np.abs(single - expected) <= 2e-4 * np.abs(expected) + 1e-5 * scale).all()
+    # the smallest entry is that of the image: its neighbours do not matter
+    alone = np.concatenate([pooler.transform([maps]) for maps in entries])
+    assert_allclose(actual, alone, rtol=1e-12, atol=1e-14)
+
+
+def test_infinite_power_is_the_maximum(tuples):
+    expected = LayerwisePooler(GeMPooler(), combine="max").fit_transform(tuples)
+    limit = LayerwisePooler(GeMPooler(), combine="power_mean", p=np.inf)
+    assert_array_equal(limit.fit_transform(tuples), expected)
+    near = LayerwisePooler(GeMPooler(), combine="power_mean", p=2000.0).fit_transform(tuples)
+    assert_allclose(near, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_power_mean_keeps_the_range_of_float32(scale):
+    maps = [tuple(np.float32(scale) * make_map(4, 3, 3, seed=s).astype(np.float32) for s in range(2))]
+    parts = [ref.mac(feature_map.astype(float)) for feature_map in maps[0]]
+    actual = LayerwisePooler(MACPooler(), combine="power_mean", norm=None).fit_transform(maps)[0]
+    assert actual.dtype == np.float32
+    assert_allclose(actual, scale_gem(parts, 10.0), rtol=2e-4)
 
 
 def test_default_is_the_multi_layer_form():
@@ -186,6 +233,11 @@ def test_errors(tuples):
         ([("one", MACPooler())], {}, "1 pooler"),
         (MACPooler(), {"weights": [1.0]}, "weights"),
         (MACPooler(), {"weights": [1.0, np.inf]}, "weights"),
+        (MACPooler(), {"weights": [0.0, 0.0]}, "weights"),
+        (MACPooler(), {"p": 0}, "p"),
+        (MACPooler(), {"p": np.nan}, "p"),
+        (LayerwisePooler(MACPooler()), {}, "tuples"),
+        ([("a", MACPooler()), ("b", LayerwisePooler(MACPooler()))], {}, "'b'.*tuples"),
         (MACPooler(), {"combine": "product"}, "combine"),
         (MACPooler(), {"norm": "l1"}, "norm"),
         ("mac", {}, "poolers"),
@@ -202,6 +254,24 @@ def test_unequal_lengths_only_concatenate():
     maps = make_tuples((4, 6))
     with pytest.raises(ValueError, match=r"(?=.*4)(?=.*6)"):
         LayerwisePooler(MACPooler(), combine="sum").fit(maps)
+
+
+def test_unequal_lengths_that_are_learned():
+    maps = make_tuples((4, 6))
+    parts = [("a", RMACPooler(whiten=True, n_components=2)), ("b", MACPooler())]
+    with pytest.raises(ValueError, match=r"(?=.*'a': 2)(?=.*'b': 6)"):
+        LayerwisePooler(parts, combine="power_mean").fit(maps)
+
+
+def test_fitted_parts_can_be_used():
+    maps = make_tuples((4, 6))
+    for second in (GeMPooler(), RMACPooler(whiten=True, n_components=3)):
+        pooler = LayerwisePooler([("a", MACPooler()), ("b", second)]).fit(maps)
+        for layer, (_, fitted) in enumerate(pooler.poolers_):
+            own = [entry[layer] for entry in maps]
+            expected = clone(fitted).fit(own)
+            assert_array_equal(fitted.transform(own), expected.transform(own))
+            assert list(fitted.get_feature_names_out()) == list(expected.get_feature_names_out())
 
 
 def test_scikit_learn(tuples):
