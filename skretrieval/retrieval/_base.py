@@ -26,7 +26,7 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_queries, n_features) or list of arrays (M_i, n_features), default=None
+        X : {array-like, sparse matrix} of shape (n_queries, n_features) or list of arrays, default=None
             Query descriptors or region sets. None: every gallery item queries the others, itself left out.
         n_neighbors : int, default=None
             Number of neighbours; None for the retriever's own ``n_neighbors``.
@@ -66,7 +66,7 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_queries, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_queries, n_features) or list of arrays (M_i, n_features)
             Query descriptors or region sets.
 
         Returns
@@ -82,7 +82,7 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_queries, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_queries, n_features) or list of arrays (M_i, n_features)
             Query descriptors or region sets.
 
         Returns
@@ -103,7 +103,7 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
             Gallery descriptors or region sets.
         y : array-like of shape (n_samples,), default=None
             Labels.
@@ -120,7 +120,7 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_queries, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_queries, n_features) or list of arrays (M_i, n_features)
             Query descriptors or region sets.
         y : array-like of shape (n_queries,)
             Labels of the queries; gallery items of the same label are their positives.
@@ -177,7 +177,7 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_queries, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_queries, n_features) or list of arrays (M_i, n_features)
             Query descriptors or region sets.
         indices : array-like of shape (n_queries, k)
             Gallery items, as :meth:`predict` returns them.

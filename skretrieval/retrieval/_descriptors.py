@@ -1,8 +1,10 @@
 """Descriptors and region sets in one form: stacked rows plus the offsets of the items they belong to."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from .._linalg import l2_normalize
@@ -31,19 +33,36 @@ def unit_rows(rows):
 
     Parameters
     ----------
-    rows : ndarray of shape (n, d)
+    rows : ndarray or CSR matrix or array of shape (n, d)
         Float32 or float64; never written to.
 
     Returns
     -------
-    ndarray of shape (n, d)
-        New array of the same dtype.
+    ndarray or CSR matrix or array of shape (n, d)
+        A new one of the same dtype; sparse rows get the numbers that the same dense rows get.
     """
-    out = np.empty(rows.shape, dtype=rows.dtype)
     step = max(1, 2**20 // max(1, rows.shape[1]))
+    if sparse.issparse(rows):
+        return _unit_sparse_rows(rows, step)
+    out = np.empty(rows.shape, dtype=rows.dtype)
     for start in range(0, len(rows), step):
         out[start : start + step] = l2_normalize(rows[start : start + step].astype(np.float64))
     return out
+
+
+def _unit_sparse_rows(rows, step):
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    data = np.empty_like(rows.data)
+    for start in range(0, rows.shape[0], step):
+        part = rows[start : start + step]
+        # Dense, because the sum of squares depends in its last bit on the zeros between the numbers.
+        unit = l2_normalize(part.toarray().astype(np.float64))
+        row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        first = rows.indptr[start]
+        data[first : first + part.nnz] = unit[row, part.indices]
+    return type(rows)((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
 @dataclass(frozen=True)
@@ -52,29 +71,53 @@ class DescriptorSet:
 
     Attributes
     ----------
-    rows : ndarray of shape (n_rows, d)
+    rows : ndarray or CSR matrix or array of shape (n_rows, d)
         Rows of all items, item after item.
     offsets : ndarray of shape (n_items + 1,) or None
         Rows ``offsets[i]:offsets[i + 1]`` belong to item i; None when every item has exactly one row.
     """
 
-    rows: np.ndarray
+    rows: Any
     offsets: np.ndarray | None = None
+
+    @property
+    def n_rows(self):
+        """Number of rows of all items."""
+        return self.rows.shape[0]
+
+    @property
+    def n_features(self):
+        """Length of a row."""
+        return self.rows.shape[1]
+
+    @property
+    def dtype(self):
+        """Dtype of the rows."""
+        return self.rows.dtype
+
+    @property
+    def is_sparse(self):
+        """Whether the rows are a sparse matrix or array."""
+        return sparse.issparse(self.rows)
 
     @property
     def n_items(self):
         """Number of items."""
-        return len(self.rows) if self.offsets is None else len(self.offsets) - 1
+        return self.n_rows if self.offsets is None else len(self.offsets) - 1
 
     @property
     def starts(self):
         """First row of every item, shape (n_items,)."""
-        return np.arange(len(self.rows)) if self.offsets is None else self.offsets[:-1]
+        return np.arange(self.n_rows) if self.offsets is None else self.offsets[:-1]
 
     @property
     def counts(self):
         """Number of rows of every item, shape (n_items,)."""
-        return np.ones(len(self.rows), dtype=np.intp) if self.offsets is None else np.diff(self.offsets)
+        return np.ones(self.n_rows, dtype=np.intp) if self.offsets is None else np.diff(self.offsets)
+
+    def dense(self, key=slice(None)):
+        """Rows of a slice or an index array as an ndarray, which may be a view."""
+        return self.rows[key].toarray() if self.is_sparse else self.rows[key]
 
     def row_range(self, start, stop):
         """Row limits of the items ``start:stop``."""
@@ -96,7 +139,11 @@ class DescriptorSet:
 
     def append(self, other):
         """Items of ``self`` followed by those of ``other``, which has the same dtype."""
-        rows = np.concatenate([self.rows, other.rows])
+        if self.is_sparse:
+            added = other.rows if other.is_sparse else type(self.rows)(other.rows)
+            rows = sparse.vstack([self.rows, added], format="csr")
+        else:
+            rows = np.concatenate([self.rows, other.dense()])
         if self.offsets is None and other.offsets is None:
             return DescriptorSet(rows)
         counts = np.concatenate([self.counts, other.counts])
@@ -125,19 +172,21 @@ def is_region_sets(X):
     return len(X) > 0 and (np.ndim(X[0]) == 2 or any(getattr(item, "ndim", 0) == 2 for item in X))
 
 
-def check_descriptors(estimator, X, *, reset, dtype=None):
+def check_descriptors(estimator, X, *, reset, dtype=None, accept_sparse=False):
     """Validate descriptors or region sets and stack them.
 
     Parameters
     ----------
     estimator : estimator
         Its ``n_features_in_`` and ``feature_names_in_`` are set (``reset=True``) or compared.
-    X : array-like of shape (n, d) or sequence of n arrays of shape (M_i, d)
-        Descriptors, or the region descriptors of each image.
+    X : {array-like, sparse matrix or array} of shape (n, d) or sequence of n arrays of shape (M_i, d)
+        Descriptors, or the region descriptors of each image. Sparse ones become CSR.
     reset : bool
         True in ``fit``.
     dtype : dtype, default=None
         Type of the rows; None keeps float32 and float64 and turns everything else into float64.
+    accept_sparse : bool, default=False
+        Whether X may be sparse.
 
     Returns
     -------
@@ -148,8 +197,14 @@ def check_descriptors(estimator, X, *, reset, dtype=None):
     ValueError
         For an empty X, an item without regions, a wrong rank or number of features, NaN or infinity; the
         message names the item.
+    TypeError
+        If X is sparse and must not be, or the regions of an item are sparse.
     """
     offsets = None
+    if sparse.issparse(X) and not accept_sparse:
+        raise TypeError(
+            "X is sparse: give NearestNeighborsRetriever accept_sparse=True, or a dense array (X.toarray())."
+        )
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X is empty: found 0 descriptors while a minimum of 1 is required.")
     if is_region_sets(X):
@@ -158,7 +213,7 @@ def check_descriptors(estimator, X, *, reset, dtype=None):
         estimator,
         X,
         reset=reset,
-        accept_sparse=False,
+        accept_sparse="csr",
         dtype=[np.float64, np.float32] if dtype is None else dtype,
         order="C",
         ensure_all_finite=False,
@@ -169,6 +224,9 @@ def check_descriptors(estimator, X, *, reset, dtype=None):
 
 def _stack_regions(estimator, X, reset):
     """Stack region sets after checking the rank, the number of regions and of features of each item."""
+    if any(sparse.issparse(item) for item in X):
+        number = next(i for i, item in enumerate(X) if sparse.issparse(item))
+        raise TypeError(f"Item {number} is sparse: the regions of an image must be a dense array.")
     items = [np.asarray(item) for item in X]
     for i, item in enumerate(items):
         if item.ndim != 2:
@@ -187,15 +245,21 @@ def _stack_regions(estimator, X, reset):
 
 def _check_finite(rows, offsets):
     """Raise a ValueError that names the first item with a NaN or an infinity."""
+    values = rows.data if sparse.issparse(rows) else rows
     # The sum is one fast pass without a temporary array; it may overflow, so it only triggers the search.
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(rows.sum(dtype=np.float64)):
+        if np.isfinite(values.sum(dtype=np.float64)):
             return
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if sparse.issparse(rows):
+        entries = np.flatnonzero(~np.isfinite(values))
+        bad = np.unique(np.searchsorted(rows.indptr, entries, side="right") - 1)
+    else:
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad) == 0:
         return
     row = int(bad[0])
-    kind = "NaN" if np.isnan(rows[row]).any() else "infinity (inf)"
+    numbers = rows[[row]].data if sparse.issparse(rows) else rows[row]
+    kind = "NaN" if np.isnan(numbers).any() else "infinity (inf)"
     if offsets is None:
         where = f"item {row}"
     else:

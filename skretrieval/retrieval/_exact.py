@@ -12,7 +12,11 @@ scores: the same order again, but distances that may differ in their last bits.
 
 import numpy as np
 
-from ._scores import BLOCK_SIZE, SCORERS
+from ._scores import BLOCK_SIZE
+from ._sparse_scores import make_scorer
+
+# Numbers in a block of queries: fewer rows at a time where they are wide.
+_QUERY_ELEMENTS = 2**23
 
 # A ranking of this share of the gallery or more is cheaper from a full float64 block than from candidates.
 _FULL_SHARE = 8
@@ -46,14 +50,15 @@ def search(
     indices : ndarray of shape (n_queries, n_neighbors)
         Gallery items; equal distances in the order of the gallery.
     """
-    distances = np.empty((queries.n_items, n_neighbors), dtype=gallery.rows.dtype)
+    distances = np.empty((queries.n_items, n_neighbors), dtype=gallery.dtype)
     indices = np.empty((queries.n_items, n_neighbors), dtype=np.intp)
+    query_block_size = max(1, min(query_block_size, _QUERY_ELEMENTS // gallery.n_features))
     full = _FULL_SHARE * n_neighbors >= gallery.n_items
     if full:
-        rows = (block_size or BLOCK_SIZE) * query_block_size // len(gallery.rows)
+        rows = (block_size or BLOCK_SIZE) * query_block_size // gallery.n_rows
         query_block_size = max(1, min(query_block_size, rows))
     for start, stop in queries.blocks(query_block_size):
-        scorer = SCORERS[metric](queries.slice(start, stop), gallery, same)
+        scorer = make_scorer(metric, queries.slice(start, stop), gallery, same)
         rank = _rank_all if full else _top_k
         scores, indices[start:stop] = rank(scorer, n_neighbors, block_size)
         distances[start:stop] = scorer.distance(scores)
@@ -85,9 +90,9 @@ def _top_k(scorer, k, block_size):
         values, index = _pack(row, values[row, column], index[row, column], n_queries, n_items)
         if values.shape[1] > max(4 * k, 4096):
             # So many near ties that the bound cannot part them: decide exactly, or memory would grow.
-            exact, index = _order(scorer, index, k)
+            exact, index = _order(scorer, values, index, k)
             values = exact.astype(values.dtype)
-    return _order(scorer, index, k)
+    return _order(scorer, values, index, k)
 
 
 def _kth_best(values, k):
@@ -118,20 +123,30 @@ def _pack(row, values, index, n_rows, n_items):
     return table, places
 
 
-def _order(scorer, index, k):
+def _order(scorer, values, index, k):
     """Exact scores of the candidates, sorted by falling score, then by gallery index; the best k."""
     row, column = np.nonzero(index < scorer.gallery.n_items)
     exact = np.full(index.shape, -np.inf)
-    exact[row, column] = scorer.pairs(row, index[row, column])
+    exact[row, column] = _exact_scores(scorer, row, index[row, column], values[row, column])
     order = np.lexsort((index, -exact), axis=1)[:, :k]
     return np.take_along_axis(exact, order, axis=1), np.take_along_axis(index, order, axis=1)
+
+
+def _exact_scores(scorer, query, item, values):
+    """Exact scores of pairs whose coarse or fine scores are ``values``."""
+    known = scorer.known(values)
+    if not known.any():
+        return scorer.pairs(query, item)
+    exact = values.astype(np.float64)
+    exact[~known] = scorer.pairs(query[~known], item[~known])
+    return exact
 
 
 def _rank_all(scorer, k, block_size):
     """Rank the whole gallery from full float64 blocks; the order is that of ``_top_k``."""
     n_queries, n_items = scorer.queries.n_items, scorer.gallery.n_items
     scores = np.empty((n_queries, n_items))
-    for start, stop in scorer.gallery.blocks(block_size or BLOCK_SIZE):
+    for start, stop in scorer.gallery.blocks(block_size or scorer.fine_block_size):
         scores[:, start:stop] = scorer.fine(start, stop)
     error, near = scorer.fine_error()
     order = np.argsort(-scores, axis=1, kind=None if error.any() else "stable")
@@ -141,7 +156,8 @@ def _rank_all(scorer, k, block_size):
         close = np.zeros((n_queries, n_items + 1), dtype=bool)
         close[:, 1:-1] = scores[:, :-1] - scores[:, 1:] <= 2 * error
         row, column = np.nonzero(close[:, :-1] | close[:, 1:] | (scores >= near))
-        exact, item = scorer.pairs(row, order[row, column]), order[row, column]
+        item = order[row, column]
+        exact = _exact_scores(scorer, row, item, scores[row, column])
         group = np.cumsum(~close[row, column])
         best = np.lexsort((item, -exact, group))
         scores[row, column], order[row, column] = exact[best], item[best]

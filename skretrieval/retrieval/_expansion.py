@@ -4,6 +4,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
@@ -106,7 +107,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
             Gallery descriptors or region sets.
         y : array-like of shape (n_samples,), default=None
             Labels of the items; only ``score`` uses them.
@@ -125,7 +126,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
             Descriptors or region sets to append.
         y : array-like of shape (n_samples,), default=None
             Their labels, if and only if the gallery has labels.
@@ -165,6 +166,12 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return clone(self.retriever)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if isinstance(self.retriever, RetrieverMixin):
+            tags.input_tags.sparse = get_tags(self.retriever).input_tags.sparse
+        return tags
+
     gallery_ = property(lambda self: self.retriever_.gallery_, doc="Rows as searched.")
     region_offsets_ = property(lambda self: self.retriever_.region_offsets_, doc="First row of each item.")
     labels_ = property(lambda self: self.retriever_.labels_, doc="Labels of the gallery items, or None.")
@@ -183,7 +190,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _search(self, queries, n_neighbors, own=None):
         found = []
-        for start, stop in queries.blocks(_QUERY_ROWS):
+        for start, stop in queries.blocks(max(1, min(_QUERY_ROWS, 2**23 // queries.n_features))):
             part, part_own = queries.slice(start, stop), None if own is None else own[start:stop]
             found.append(self.retriever_._search(self._expand(part, part_own), n_neighbors, part_own))
         distances, indices = zip(*found)
@@ -193,6 +200,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         """Return expanded queries: one row each, or the regions of the query where there is nothing to add."""
         if self.n_expand == 0:
             return queries
+        queries = DescriptorSet(queries.dense(), queries.offsets)
         k = min(self.n_expand + (self.exclude_self and own is not None), self.n_samples_fit_)
         distances, indices = self.retriever_._search(queries, k, own)
         weights = self._weights(distances, indices, own)
@@ -206,14 +214,15 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         else:
             weights = weights[:, None]
             query_vectors = queries.rows[query_rows[:, 0]]
-        gallery = self.gallery_
-        expanded = np.empty((*weights.shape[:2], gallery.shape[1]))
-        step = max(1, 2**22 // (k * gallery.shape[1]))
+        gallery = self._index._gallery
+        expanded = np.empty((*weights.shape[:2], gallery.n_features))
+        step = max(1, 2**22 // (k * gallery.n_features))
         for start in range(0, len(expanded), step):
             part = slice(start, start + step)
-            rows = gallery[gallery_rows[part]].astype(np.float64)
+            rows = gallery.dense(gallery_rows[part].ravel()).astype(np.float64)
+            rows = rows.reshape(-1, k, gallery.n_features)
             expanded[part] = np.einsum("qmk,qkd->qmd", weights[part], rows, optimize=False)
-        expanded = expanded.reshape(-1, gallery.shape[1])
+        expanded = expanded.reshape(-1, gallery.n_features)
         if self.include_query:
             expanded += query_vectors
         if self.metric_ == "cosine":

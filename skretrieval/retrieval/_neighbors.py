@@ -12,6 +12,7 @@ from ._base import RetrieverMixin, check_items
 from ._descriptors import DescriptorSet, check_descriptors, unit_rows
 from ._exact import search
 from ._scores import SCORERS
+from ._sparse_scores import make_scorer
 
 
 class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
@@ -39,6 +40,9 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         Which regions of two images are compared: every region with every region, or region m with region m
         only. The nearest of these pairs counts. With "same" every image of the gallery and of the queries
         must have the same number of regions (a 2-D X: one).
+    accept_sparse : bool, default=False
+        Whether X may be a sparse matrix or array. That is to be asked for, because scikit-learn wants one
+        value for each sample from ``predict`` of sparse input, and a ranking has ``n_neighbors`` of them.
     engine : {"exact"}, default="exact"
         How to search.
     engine_params : dict, default=None
@@ -48,10 +52,10 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
     Attributes
     ----------
-    gallery_ : ndarray of shape (n_rows, n_features_in_)
-        The rows as searched: float32 or float64 as given; for the cosine, of unit length (or zero). With
-        region sets, the regions of all items one after the other. For the other metrics it may share memory
-        with the X of ``fit``.
+    gallery_ : ndarray or CSR matrix or array of shape (n_rows, n_features_in_)
+        The rows as searched: float32 or float64 as given; for the cosine, of unit length (or zero). Sparse X
+        stays sparse. With region sets, the regions of all items one after the other. For the other metrics it
+        may share memory with the X of ``fit``.
     region_offsets_ : ndarray of shape (n_samples_fit_ + 1,) or None
         Rows ``region_offsets_[i]:region_offsets_[i + 1]`` are the regions of item i; None without region sets.
     labels_ : ndarray of shape (n_samples_fit_,) or None
@@ -75,6 +79,11 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     -----
     Queries are converted to the dtype of the gallery, and so are rows that ``partial_fit`` appends.
 
+    Sparse galleries, such as the histograms of :class:`~skretrieval.pooling.BoWPooler`, stay CSR and give the
+    neighbours and distances of the same dense gallery (distances of rankings of an eighth of a large
+    gallery or more up to their last bits). Queries may be sparse or dense whatever the gallery is; appended
+    rows take the form of the gallery.
+
     References
     ----------
     .. [1] J. Jeong et al., regional second-order pooling, eq. 7.
@@ -96,16 +105,25 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [StrOptions(set(SCORERS))],
         "region_pairs": [StrOptions({"all", "same"})],
+        "accept_sparse": ["boolean"],
         "engine": [StrOptions({"exact"})],
         "engine_params": [dict, None],
     }
 
     def __init__(
-        self, n_neighbors=100, *, metric="cosine", region_pairs="all", engine="exact", engine_params=None
+        self,
+        n_neighbors=100,
+        *,
+        metric="cosine",
+        region_pairs="all",
+        accept_sparse=False,
+        engine="exact",
+        engine_params=None,
     ):
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.region_pairs = region_pairs
+        self.accept_sparse = accept_sparse
         self.engine = engine
         self.engine_params = engine_params
 
@@ -115,7 +133,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
             Gallery descriptors or region sets.
         y : array-like of shape (n_samples,), default=None
             Labels of the items; only ``score`` uses them.
@@ -126,7 +144,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
             The fitted retriever.
         """
         self._engine_params()
-        descriptors = check_descriptors(self, X, reset=True)
+        descriptors = check_descriptors(self, X, reset=True, accept_sparse=self.accept_sparse)
         labels = self._check_labels(y, descriptors)
         if self.region_pairs == "same":
             _check_regions(descriptors, descriptors.counts[0], "item 0 has")
@@ -140,7 +158,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or list of arrays (M_i, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
             Descriptors or region sets to append.
         y : array-like of shape (n_samples,), default=None
             Their labels, if and only if the gallery has labels.
@@ -227,6 +245,11 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
     _uses_own = False
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = bool(self.accept_sparse)
+        return tags
+
     @property
     def _index(self):
         return self
@@ -241,7 +264,9 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         return DescriptorSet(self.gallery_, self.region_offsets_)
 
     def _check_queries(self, X):
-        queries = check_descriptors(self, X, reset=False, dtype=self.gallery_.dtype)
+        queries = check_descriptors(
+            self, X, reset=False, dtype=self.gallery_.dtype, accept_sparse=self.accept_sparse
+        )
         if self._same:
             _check_regions(queries, self._gallery.counts[0], "those of the gallery have")
         return self._prepare(queries)
@@ -257,7 +282,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
     def _best_rows(self, queries, indices):
         """Query rows and gallery rows of the best region pairs, each of shape (n_queries, k)."""
-        scorer = SCORERS[self.metric_](queries, self._gallery, self._same)
+        scorer = make_scorer(self.metric_, queries, self._gallery, self._same)
         query = np.repeat(np.arange(queries.n_items), indices.shape[1])
         query_rows, gallery_rows = scorer.best_rows(query, indices.ravel())
         return query_rows.reshape(indices.shape), gallery_rows.reshape(indices.shape)

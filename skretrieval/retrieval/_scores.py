@@ -24,9 +24,11 @@ _CACHE_ELEMENTS = 2**17
 
 # Up to this many gallery rows whole blocks are scored pair by pair: no slower to speak of, and bit by bit exact.
 _SMALL_GALLERY = 1024
+_SMALL_WIDTH = 4096
 
-# Gallery rows in one product.
+# Gallery rows in one product, and numbers in a block of them.
 BLOCK_SIZE = 8192
+_BLOCK_ELEMENTS = 2**23
 
 
 def _slack(n_features, dtype):
@@ -65,15 +67,17 @@ class Scorer:
         must have the same number of rows.
     """
 
-    block_size = BLOCK_SIZE
-
     def __init__(self, queries, gallery, same=False):
         self.queries = queries
         self.gallery = gallery
-        self.n_slots = len(gallery.rows) // gallery.n_items if same else 1
+        self.n_slots = gallery.n_rows // gallery.n_items if same else 1
         self.same = self.n_slots > 1
-        self.query_rows = queries.rows.astype(np.float64)
-        self.fine_is_exact = len(gallery.rows) <= _SMALL_GALLERY
+        self.query_rows = queries.dense().astype(np.float64)
+        self.is_small = gallery.n_rows <= _SMALL_GALLERY and gallery.n_features <= _SMALL_WIDTH
+        self.fine_is_exact = self.is_small
+        # Wide rows are converted fewer at a time.
+        self.fine_block_size = max(1, min(BLOCK_SIZE, _BLOCK_ELEMENTS // gallery.n_features))
+        self.block_size = self.fine_block_size
 
     def coarse(self, start, stop):
         """Coarse scores of the gallery items ``start:stop``, shape (n_queries, stop - start)."""
@@ -93,6 +97,10 @@ class Scorer:
         if self.queries.offsets is not None:
             scores = np.maximum.reduceat(scores, self.queries.offsets[:-1], axis=0)
         return scores
+
+    def known(self, scores):
+        """Where coarse or fine scores are exact as they are, shape of ``scores``."""
+        return np.zeros(scores.shape, dtype=bool)
 
     # The rows of the same region number form a slot. Products are (n_query_rows, n_gallery_rows) matrices or, for
     # regions of the same number, stacks of them (n_slots, n_queries, n_items): one product for each slot.
@@ -195,7 +203,7 @@ class Scorer:
         n_together = max(1, _CACHE_ELEMENTS // (size * n_rows))
         for start in range(0, n_items, n_rows):
             stop = min(start + n_rows, n_items)
-            rows = self.gallery.rows[low + start * n_slots : low + stop * n_slots]
+            rows = self.gallery.dense(slice(low + start * n_slots, low + stop * n_slots))
             rows = rows.astype(query_rows.dtype, copy=False).reshape(-1, n_slots, n_features)
             for first in range(0, n_queries, n_together):
                 difference = query_rows[first : first + n_together, None] - rows
@@ -215,17 +223,17 @@ class Cosine(Scorer):
 
     def __init__(self, queries, gallery, same=False):
         super().__init__(queries, gallery, same)
-        n_features = gallery.rows.shape[1]
-        dtype = _coarse_dtype(n_features, gallery.rows.dtype)
-        self.coarse_rows = queries.rows.astype(dtype, copy=False)
-        if dtype == gallery.rows.dtype:
+        n_features = gallery.n_features
+        dtype = _coarse_dtype(n_features, gallery.dtype)
+        self.coarse_rows = self.query_rows.astype(dtype)
+        if dtype == gallery.dtype:
             # Nothing is converted, so few queries can meet many rows at once: fewer calls of threaded code.
             self.block_size = max(BLOCK_SIZE, 2**20 // len(self.coarse_rows))
         self.error = _slack(n_features, dtype)
         self.squares = np.einsum("id,id->i", self.query_rows, self.query_rows, optimize=False)
 
     def _coarse_rows(self, low, high):
-        rows = self.gallery.rows[low:high].astype(self.coarse_rows.dtype, copy=False)
+        rows = self.gallery.dense(slice(low, high)).astype(self.coarse_rows.dtype, copy=False)
         return self._best_slot(self._products(self.coarse_rows, rows))
 
     def loosen(self, scores):
@@ -233,9 +241,12 @@ class Cosine(Scorer):
         return scores - 2 * self.error
 
     def _fine_rows(self, low, high):
-        rows = self.gallery.rows[low:high].astype(np.float64)
+        rows = self.gallery.dense(slice(low, high)).astype(np.float64)
         squares = np.einsum("id,id->i", rows, rows, optimize=False)
-        scores = self._products(self.query_rows, rows)
+        return self._cosines(self._products(self.query_rows, rows), squares)
+
+    def _cosines(self, scores, squares):
+        """Cosines of inner products and the squared lengths of the gallery rows."""
         scores /= self._of_queries(np.sqrt(np.where(self.squares > 0, self.squares, 1.0)))
         scores /= self._of_gallery(np.sqrt(np.where(squares > 0, squares, 1.0)))
         return self._best_slot(np.clip(scores, -1.0, 1.0, out=scores))
@@ -251,7 +262,7 @@ class Cosine(Scorer):
         scores = np.empty((len(query_rows), (high - low) // n_slots))
         step = max(1, _CACHE_ELEMENTS // (n_slots * n_features))
         for start in range(0, scores.shape[1], step):
-            rows = self.gallery.rows[low + start * n_slots : min(low + (start + step) * n_slots, high)]
+            rows = self.gallery.dense(slice(low + start * n_slots, min(low + (start + step) * n_slots, high)))
             rows = rows.astype(np.float64).reshape(-1, n_slots, n_features)
             # For each pair the same loop over d as for a list of pairs, hence the same bits.
             products = np.einsum("imd,jmd->ijm", query_rows, rows, optimize=False)
@@ -260,7 +271,7 @@ class Cosine(Scorer):
         return scores
 
     def _pair_rows(self, query_row, gallery_row):
-        left, right = self.query_rows[query_row], self.gallery.rows[gallery_row].astype(np.float64)
+        left, right = self.query_rows[query_row], self.gallery.dense(gallery_row).astype(np.float64)
         squares = np.einsum("pd,pd->p", right, right, optimize=False)
         products = np.einsum("pd,pd->p", left, right, optimize=False)
         return self._divide(products, squares * self.squares[query_row])
@@ -281,22 +292,29 @@ class Euclidean(Scorer):
 
     def __init__(self, queries, gallery, same=False):
         super().__init__(queries, gallery, same)
-        self.centre = gallery.rows[:1024].mean(axis=0, dtype=np.float64)
+        self.centre = self._find_centre()
         self.centred = self.query_rows - self.centre
         self.squares = np.einsum("id,id->i", self.centred, self.centred, optimize=False)
         self.largest = 0.0  # largest squared norm among the gallery rows met so far
 
+    def _find_centre(self):
+        return self.gallery.dense(slice(0, 1024)).mean(axis=0, dtype=np.float64)
+
     def _coarse_rows(self, low, high):
-        rows = self.gallery.rows[low:high] - self.centre
+        rows = self.gallery.dense(slice(low, high)) - self.centre
         squares = np.einsum("id,id->i", rows, rows, optimize=False)
+        return self._distances(self._products(self.centred, rows), squares)
+
+    def _distances(self, scores, squares):
+        """Squared distances, negative, of inner products and the squared lengths of the gallery rows."""
         self.largest = max(self.largest, float(squares.max()))
-        scores = self._products(self.centred, rows)
         scores *= 2.0
         scores -= self._of_gallery(squares)
         scores -= self._of_queries(self.squares)
         return self._best_slot(scores)
 
-    _fine_rows = _coarse_rows
+    def _fine_rows(self, low, high):
+        return self._coarse_rows(low, high)
 
     def _scale(self):
         return self._per_query(self.squares) + self.largest
@@ -316,7 +334,7 @@ class Euclidean(Scorer):
         return self._from_differences(self.query_rows, low, high)
 
     def _pair_rows(self, query_row, gallery_row):
-        return self._reduce(self.query_rows[query_row] - self.gallery.rows[gallery_row])
+        return self._reduce(self.query_rows[query_row] - self.gallery.dense(gallery_row))
 
     @staticmethod
     def _reduce(difference):
@@ -333,11 +351,9 @@ class Manhattan(Scorer):
 
     def __init__(self, queries, gallery, same=False):
         super().__init__(queries, gallery, same)
-        n_features = gallery.rows.shape[1]
-        dtype = _coarse_dtype(n_features, gallery.rows.dtype)
-        self.coarse_rows = queries.rows.astype(dtype, copy=False)
-        self.error = _slack(n_features, dtype)
-
+        dtype = _coarse_dtype(gallery.n_features, gallery.dtype)
+        self.coarse_rows = self.query_rows.astype(dtype)
+        self.error = _slack(gallery.n_features, dtype)
         self.fine_is_exact = True
 
     def _coarse_rows(self, low, high):
@@ -356,7 +372,7 @@ class Manhattan(Scorer):
         return scores * (1 + 3 * self.error)
 
     def _pair_rows(self, query_row, gallery_row):
-        return self._reduce(self.query_rows[query_row] - self.gallery.rows[gallery_row])
+        return self._reduce(self.query_rows[query_row] - self.gallery.dense(gallery_row))
 
     @staticmethod
     def distance(scores):

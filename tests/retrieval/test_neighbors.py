@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
 
@@ -404,14 +404,6 @@ def test_empty_input(gallery, method):
         call(np.empty((0, 5)))
     with pytest.raises(ValueError, match="Item 1 has 0 regions"):
         call([np.ones((2, 5)), np.empty((0, 5))])
-
-
-def test_sparse_input_is_refused(gallery):
-    sparse = csr_matrix(gallery)
-    assert issparse(sparse)
-    for call in (NearestNeighborsRetriever().fit, NearestNeighborsRetriever().fit(gallery).predict):
-        with pytest.raises(TypeError, match=r"[Ss]parse"):
-            call(sparse)
 
 
 def test_before_fit(gallery):
