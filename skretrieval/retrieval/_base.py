@@ -11,6 +11,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 _DEFAULT_N_NEIGHBORS = 100
+_DISTRACTOR = -1
 
 
 class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -123,7 +124,9 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         X : {array-like, sparse matrix} of shape (n_queries, n_features) or list of arrays (M_i, n_features)
             Query descriptors or region sets.
         y : array-like of shape (n_queries,)
-            Labels of the queries; gallery items of the same label are their positives.
+            Labels of the queries; gallery items of the same label are their positives. -1 (the integer) marks
+            distractors, as in :func:`~skretrieval.metrics.leave_one_out_map`: gallery items of this label are
+            searched, but nobody's positives, and queries of this label are left out.
         sample_weight : array-like of shape (n_queries,), default=None
             Weights of the queries in the mean.
 
@@ -154,7 +157,8 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         # Small integers compare faster than strings, and 4 bytes an entry bound the memory.
         codes = np.unique(np.concatenate([self.labels_, y]), return_inverse=True)[1].astype(np.int32)
         gallery_codes, query_codes = codes[:n_items], codes[n_items:]
-        ap, valid = np.zeros(len(y)), np.isin(query_codes, gallery_codes)
+        distractor = np.zeros(len(y), dtype=bool) if y.dtype.kind in "US" else y == _DISTRACTOR
+        ap, valid = np.zeros(len(y)), np.isin(query_codes, gallery_codes) & ~distractor
         own = self._find_own(queries)
         for start, stop in queries.blocks(max(1, 2**23 // n_items)):
             part_own = None if own is None else own[start:stop]

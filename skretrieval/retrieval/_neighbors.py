@@ -136,7 +136,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
             Gallery descriptors or region sets.
         y : array-like of shape (n_samples,), default=None
-            Labels of the items; only ``score`` uses them.
+            Labels of the items; only ``score`` uses them. -1 marks distractors.
 
         Returns
         -------

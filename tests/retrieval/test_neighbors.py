@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
 
+from skretrieval.metrics import leave_one_out_map
 from skretrieval.retrieval import NearestNeighborsRetriever
 
 METRICS = ["cosine", "euclidean", "manhattan"]
@@ -276,6 +277,45 @@ def test_score_with_more_queries_than_one_block(gallery):
     before = np.where(order == 0, 1.0, (hits - relevant) / np.maximum(order, 1))
     ap = (relevant * (before + hits / (order + 1)) / 2).sum(axis=1) / relevant.sum(axis=1)
     assert retriever.score(X[:2900], y[:2900]) == pytest.approx(ap.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64, object])
+def test_distractors_are_searched_and_nothing_else(slow, gallery, queries, kind):
+    # Labels -1 push positives down the ranking, but have no positives themselves and are no queries.
+    y = np.where(np.arange(30) % 3 == 0, -1, np.arange(30) % 4).astype(kind)
+    wanted = np.array([2, -1, 0, 3]).astype(kind)
+    retriever = NearestNeighborsRetriever().fit(gallery, y)
+    ap = [
+        slow.average_precision([y[i] == label for i in slow.rank(row)])
+        for row, label in zip(slow.distances(queries, gallery), wanted)
+    ]
+    assert retriever.score(queries, wanted) == pytest.approx(np.mean([ap[0], ap[2], ap[3]]), abs=1e-12)
+    assert retriever.score(queries[[0, 2, 3]], wanted[[0, 2, 3]]) == retriever.score(queries, wanted)
+    without = NearestNeighborsRetriever().fit(gallery[y != -1], y[y != -1])
+    assert without.score(queries, wanted) > retriever.score(queries, wanted)
+    with pytest.warns(UndefinedMetricWarning, match="mAP is undefined"):
+        assert np.isnan(retriever.score(queries, np.full(4, -1).astype(kind)))
+
+
+def test_the_string_of_the_distractor_label_is_a_label(gallery, queries):
+    y = np.array(["-1", "tower"])[np.arange(30) % 2]
+    retriever = NearestNeighborsRetriever().fit(gallery, y)
+    assert 0 < retriever.score(queries, ["-1"] * 4) < 1
+
+
+def test_leave_one_out_has_the_same_distractors(gallery):
+    y = np.where(np.arange(30) % 5 == 0, -1, np.arange(30) % 3)
+    everything = NearestNeighborsRetriever().fit(gallery, y).kneighbors(None, 29, return_distance=False)
+    relevant = y[everything] == y[:, None]
+    kept = [i for i in range(30) if y[i] != -1]
+    expected = [
+        np.mean([(sum(row[:r]) / r if r else 1) + sum(row[: r + 1]) / (r + 1) for r in np.flatnonzero(row)])
+        / 2
+        for row in relevant[kept]
+    ]
+    assert leave_one_out_map(NearestNeighborsRetriever(), gallery, y) == pytest.approx(
+        np.mean(expected), abs=1e-12
+    )
 
 
 def test_score_without_labels_or_positives(gallery, queries):

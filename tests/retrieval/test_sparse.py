@@ -303,7 +303,7 @@ def test_sparse_input_is_to_be_asked_for():
     for retriever in (plain, QueryExpansion(plain)):
         assert not get_tags(retriever).input_tags.sparse
         for call in (retriever.fit, retriever.fit(X.toarray()).predict):
-            with pytest.raises(TypeError, match="X is sparse.*accept_sparse=True"):
+            with pytest.raises(TypeError, match=r"X is sparse.*accept_sparse=True"):
                 call(X)
     for retriever in (asked, QueryExpansion(asked), QueryExpansion(QueryExpansion(asked))):
         assert get_tags(retriever).input_tags.sparse
