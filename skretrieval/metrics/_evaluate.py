@@ -16,7 +16,7 @@ def evaluate(ranks, ground_truth, protocol, **options):
     ----------
     ranks : array-like of int of shape (n_queries, n_ranked)
         Gallery indices for each query, best first.
-    ground_truth : sequence of n_queries dicts, or for "ukbench" an array of groups
+    ground_truth : sequence of n_queries dicts
         What the function of the protocol takes. The data sets of :mod:`skretrieval.datasets` have it under
         ``ground_truth``, and the protocol under ``protocol``.
     protocol : {"oxford", "revisited", "holidays", "ukbench", "labels"}

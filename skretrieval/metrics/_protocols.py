@@ -4,7 +4,7 @@ import numpy as np
 
 from ._at_k import precisions_at
 from ._average_precision import average_precisions
-from ._rankings import as_ids, check_rank_matrix, find_hits, mean_of_defined
+from ._rankings import check_rank_matrix, find_hits, gallery_indices, mean_of_defined
 
 KAPPAS = (1, 5, 10)
 DATABASES = ("all", "non_queries")
@@ -84,7 +84,7 @@ def evaluate_revisited(ranks, gnd, kappas=KAPPAS, *, precision="revisitop", meth
         if "gnd" not in gnd:
             raise ValueError(f"gnd is a dict without the key 'gnd'; its keys are {sorted(map(str, gnd))}.")
         gnd = gnd["gnd"]
-    groups = _groups(gnd, ("easy", "hard", "junk"))
+    groups = gallery_indices(gnd, ("easy", "hard", "junk"))
     hits = _hits(ranks, groups, ("easy", "hard", "junk"))
     return {
         level: _score(hits, positives, junk, kappas, precision, method)
@@ -137,7 +137,7 @@ def evaluate_oxford(ranks, ground_truth, kappas=KAPPAS, *, precision="standard",
     >>> scores["map"]
     0.79166...
     """
-    hits = _hits(ranks, _groups(ground_truth, ("good", "ok", "junk")), ("good", "ok", "junk"))
+    hits = _hits(ranks, gallery_indices(ground_truth, ("good", "ok", "junk")), ("good", "ok", "junk"))
     return _score(hits, (0, 1), (2,), kappas, precision, method)
 
 
@@ -155,14 +155,16 @@ def evaluate_holidays(
         Gallery indices for each query, best first, each at most once; see :func:`evaluate_revisited`. Whether
         the query itself is ranked makes no difference.
     ground_truth : sequence of n_queries dicts
-        For each query its own gallery index under "query", and under "positives" the indices of the other
-        images of its group. :func:`ground_truth_from_labels` makes it from the numbers of the groups.
+        For each query under "positives" the gallery indices of the other images of its group, and its own index
+        under "query", or in a list under "junk". :func:`ground_truth_from_labels` makes it from the numbers of
+        the groups.
     kappas : sequence of int, default=(1, 5, 10)
         Depths at which precision is measured.
     database : {"all", "non_queries"}, default="all"
         - "all": the gallery is all images but the query, the published protocol.
         - "non_queries": all queries are skipped, so that the gallery is the 991 other images. Some papers do
           so; it takes 499 distractors from each ranking, and its scores do not compare with those of others.
+          Each dict must have "query".
     precision : {"standard", "revisitop"}, default="standard"
         Rule of the precision at k: the `mode` of :func:`precision_at_k`.
     method : {"trapezoid", "finite", "printed"}, default="trapezoid"
@@ -195,7 +197,14 @@ def evaluate_holidays(
     """
     if database not in DATABASES:
         raise ValueError(f"database must be one of {', '.join(map(repr, DATABASES))}, got {database!r}.")
-    groups = _groups(ground_truth, ("positives", "query", "junk"), optional=("junk",))
+    optional = ("junk",) if database == "non_queries" else ("query", "junk")
+    groups = gallery_indices(ground_truth, ("positives", "query", "junk"), optional)
+    for query, entry in enumerate(ground_truth):
+        # Without this a query that leads its own ranking would silently count as an error.
+        if "query" not in entry and "junk" not in entry:
+            raise ValueError(
+                f"Query {query}: neither 'query' nor 'junk' says which image is the query itself."
+            )
     if database == "non_queries":
         own = np.array([own[0] for _, own, _ in groups], dtype=np.int64)
         groups = [(np.setdiff1d(positives, own), own, junk) for positives, _, junk in groups]
@@ -241,38 +250,8 @@ def evaluate_labels(ranks, ground_truth, kappas=KAPPAS, *, precision="standard",
     >>> evaluate_labels([[0, 2, 1], [1, 0, 2], [2, 1, 0]], ground_truth)["ap"]
     array([1.  ,  nan, 0.25])
     """
-    groups = _groups(ground_truth, ("positives", "query", "junk"), optional=("query", "junk"))
+    groups = gallery_indices(ground_truth, ("positives", "query", "junk"), optional=("query", "junk"))
     return _score(_skip(ranks, groups), (0,), (1,), kappas, precision, method)
-
-
-def _groups(ground_truth, keys, optional=()):
-    """Gallery indices of each query under each key, checked."""
-    if isinstance(ground_truth, dict) or not all(isinstance(entry, dict) for entry in ground_truth):
-        raise ValueError(
-            f"The ground truth must be a sequence of dicts, one per query, with the keys {keys}."
-        )
-    groups = []
-    for query, entry in enumerate(ground_truth):
-        members = []
-        for key in keys:
-            ids = entry.get(key, ())
-            if ids is None or (key not in entry and key not in optional):
-                raise ValueError(
-                    f"Query {query}: the ground truth has no {key!r}, only {sorted(map(str, entry))}."
-                )
-            name = f"Query {query}: ground truth {key!r}"
-            if key == "query" and key in entry:
-                if np.ndim(ids):
-                    raise ValueError(f"{name} must be one gallery index, got {ids!r}.")
-                ids = np.array([ids])
-            ids = as_ids(ids, name)
-            if ids.dtype.kind != "i":
-                raise TypeError(f"{name} must hold gallery indices, got strings.")
-            if ids.size and ids.min() < 0:
-                raise ValueError(f"{name} holds the negative index {ids.min()}.")
-            members.append(ids)
-        groups.append(tuple(members))
-    return groups
 
 
 def _hits(ranks, groups, names):

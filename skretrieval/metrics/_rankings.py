@@ -257,6 +257,58 @@ def check_rank_matrix(ranks, n_queries=None):
     return ranks
 
 
+def gallery_indices(ground_truth, keys, optional=()):
+    """Read the gallery indices of each query under several keys.
+
+    Parameters
+    ----------
+    ground_truth : sequence of n_queries dicts
+        Collections of gallery indices, of which "query" is a single one.
+    keys : tuple of str
+        What to read.
+    optional : tuple of str, default=()
+        Which of them may be missing, for no indices.
+
+    Returns
+    -------
+    groups : list of n_queries tuples of ndarray of int64
+        In the order of `keys`.
+
+    Raises
+    ------
+    ValueError
+        If it is not a sequence of dicts, a key is missing, or an index is negative.
+    TypeError
+        If indices are not integers.
+    """
+    if isinstance(ground_truth, dict) or not all(isinstance(entry, dict) for entry in ground_truth):
+        raise ValueError(
+            f"The ground truth must be a sequence of dicts, one per query, with the keys {keys}."
+        )
+    groups = []
+    for query, entry in enumerate(ground_truth):
+        members = []
+        for key in keys:
+            ids = entry.get(key, ())
+            if ids is None or (key not in entry and key not in optional):
+                raise ValueError(
+                    f"Query {query}: the ground truth has no {key!r}, only {sorted(map(str, entry))}."
+                )
+            name = f"Query {query}: ground truth {key!r}"
+            if key == "query" and key in entry:
+                if np.ndim(ids):
+                    raise ValueError(f"{name} must be one gallery index, got {ids!r}.")
+                ids = np.array([ids])
+            ids = as_ids(ids, name)
+            if ids.dtype.kind != "i":
+                raise TypeError(f"{name} must hold gallery indices, got strings.")
+            if ids.size and ids.min() < 0:
+                raise ValueError(f"{name} holds the negative index {ids.min()}.")
+            members.append(ids)
+        groups.append(tuple(members))
+    return groups
+
+
 def is_one_query(ranking):
     """Whether `ranking` is the ranking of one query rather than a sequence of rankings."""
     if isinstance(ranking, np.ndarray) and ranking.dtype != object:

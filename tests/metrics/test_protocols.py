@@ -124,6 +124,8 @@ def test_holidays_equals_the_loops_on_thousands_of_rankings(database):
         maps.append(found["map"])
         if database == "all":
             assert_same_scores(evaluate_labels(ranks, ground_truth), expected)
+            as_junk = [{"positives": entry["positives"], "junk": [entry["query"]]} for entry in ground_truth]
+            assert_same_scores(evaluate_holidays(ranks, as_junk), expected)
     assert np.nanstd(maps) > 0.05
 
 
@@ -377,6 +379,8 @@ def test_errors_of_the_form_and_of_options():
     with pytest.raises(ValueError, match="database must be one of 'all', 'non_queries', got 'queries'"):
         evaluate_holidays(ranks, entries, database="queries")
     with pytest.raises(ValueError, match="Query 0: the ground truth has no 'query'"):
+        evaluate_holidays(ranks, [{"positives": [1], "junk": [0]}] * 2, database="non_queries")
+    with pytest.raises(ValueError, match="Query 0: neither 'query' nor 'junk' says which image is the query"):
         evaluate_holidays(ranks, [{"positives": [1]}] * 2)
     with pytest.raises(ValueError, match="Query 0: ground truth 'query' must be one gallery index"):
         evaluate_labels(ranks, [{"query": [0, 1], "positives": [1]}] * 2)

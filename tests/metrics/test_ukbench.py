@@ -35,6 +35,8 @@ def test_equals_the_loop_on_thousands_of_rankings(queries):
         assert ukbench_score(ranks, groups, queries=queries) == found["score"]
         positives = [np.flatnonzero(groups == groups[own]) for own in owners]
         assert found["score"] == pytest.approx(4 * recall_at_k(ranks, positives, 4), rel=1e-12)
+        entries = [{"positives": rng.permutation(ids)} for ids in positives]
+        np.testing.assert_array_equal(evaluate_ukbench(ranks, entries)["per_query"], expected)
         if case % 3 == 0:
             assert ukbench_score(ranks, queries=queries) == found["score"]
 
@@ -63,6 +65,10 @@ def test_errors():
         ukbench_score(ranks[:7], groups[:7])
     with pytest.raises(ValueError, match="has 7 rows, but"):
         ukbench_score(ranks[:7])
+    with pytest.raises(ValueError, match="Query 1: N-S is defined for four positives, got 3"):
+        ukbench_score(ranks[:2], [{"positives": [0, 1, 2, 3]}, {"positives": [4, 5, 6, 6]}])
+    with pytest.raises(ValueError, match="Query 0: the ground truth has no 'positives'"):
+        ukbench_score(ranks[:1], [{"query": 0}])
     with pytest.raises(ValueError, match=r"shape \(8, 8\), for 2 queries"):
         ukbench_score(ranks, groups, queries="first")
     with pytest.raises(ValueError, match=r"pass ranks\.T"):
