@@ -12,7 +12,7 @@ from skretrieval.utils import all_estimators
 
 ROOT = Path(skretrieval.__file__).parent
 ORDER = ["utils", "extraction", "pooling", "postprocessing", "retrieval", "metrics", "datasets"]
-ON_TOP = ["recipes", "inspection", "cli"]
+ON_TOP = ["recipes", "inspection", "evaluation", "cli"]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 
@@ -53,7 +53,7 @@ def test_modules_stay_short(path):
     assert len((ROOT / path).read_text().splitlines()) <= 420
 
 
-@pytest.mark.parametrize("package", [*ORDER[1:], "inspection"])
+@pytest.mark.parametrize("package", [*ORDER[1:], "inspection", "evaluation"])
 def test_public_names_exist_and_have_docstrings(package):
     module = import_module(f"skretrieval.{package}")
     assert module.__all__

@@ -1,0 +1,308 @@
+"""Evaluate Pipelines under the protocols of the literature, and rerun what was evaluated."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import joblib
+import numpy as np
+import scipy
+import sklearn
+import torch
+import torchvision
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from .._version import __version__
+from ._photo_set import ENLARGED, SIBLINGS, PhotoSet, enlarge, load_photo_set
+from ._plain import NotPlainError, to_plain
+from ._results import Comparison, Evaluation
+from ._workspace import Workspace, device_of, split
+
+
+def evaluate(
+    pipeline: Pipeline,
+    dataset: Any,
+    *,
+    whitening_set: Any = None,
+    whitening_pairs: Any = None,
+    distractors: Any = None,
+    crop_queries: bool = True,
+    query_params: Mapping[str, Any] | None = None,
+    protocol_params: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    data_home: Any = None,
+    download: bool = False,
+    memory: Any = None,
+    random_state: int = 0,
+    name: str | None = None,
+    verbose: bool = False,
+    workspace: Workspace | None = None,
+) -> Evaluation:
+    """Evaluate a Pipeline on a collection of photographs, under the collection's protocol.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Unfitted, such as the recipes return; the last step is a retriever. It is cloned.
+
+    dataset : str, path or Bunch
+        What to search: the name of a published collection ("oxford5k", "paris6k", "roxford5k", "rparis6k",
+        "holidays", "ukbench", or "oxford105k" and "paris106k" with Flickr100k in the gallery); a folder whose
+        sub-folders are labels, or a table in one, see :func:`~skretrieval.datasets.load_image_folder`; or a Bunch
+        with `images`, `queries`, `query_indices`, `ground_truth` and `protocol`. In a labelled folder without
+        queries of its own each photograph queries all others.
+
+    whitening_set : "sibling", str, path or Bunch, default=None
+        Where every step before the retriever is fitted: whitening, codebooks, region axes, a network that learns.
+        "sibling" is Paris6k for Oxford5k and the reverse, the same for the revisited ones, and Oxford5k for Holidays.
+        Its labels, or groups of mutual positives, are given to steps that learn from labels. None fits on the
+        gallery itself, without its labels.
+
+    whitening_pairs : tuple of two arrays of int, default=None
+        Matching photographs of `whitening_set`, for ``LearnedWhitening``.
+
+    distractors : str, path, Bunch or list of them, default=None
+        Photographs to add to the gallery.
+
+    crop_queries : bool, default=True
+        False gives whole photographs where the protocol has boxes.
+
+    query_params : dict, default=None
+        Parameters of the Pipeline that differ for queries, such as ``{"pooler__regions": "whole"}`` of S004.
+
+    protocol_params : dict, default=None
+        Options of the protocol: ``kappas``, ``method``, ``precision`` of the functions of
+        :mod:`skretrieval.metrics`.
+
+    options : dict, default=None
+        Options of the function that fetches `dataset`: ``upright`` or ``database`` of Holidays, ``queries`` of UKB.
+
+    data_home : path, default=None
+        Where published collections lie.
+
+    download : bool, default=False
+        Whether to download what is missing of them.
+
+    memory : str, path or joblib.Memory, default=None
+        Where the extractor keeps the maps of each photograph.
+
+    random_state : int, default=0
+        Given to every step whose `random_state` is None, so that the result can be rerun.
+
+    name : str, default=None
+        What to call the Pipeline in tables.
+
+    verbose : bool, default=False
+        Show progress bars.
+
+    workspace : Workspace, default=None
+        Shares what was extracted and pooled between calls; ``compare`` makes one.
+
+    Returns
+    -------
+    evaluation : Evaluation
+        Figures with standard errors over queries, those of each query, every setting, versions and hashes;
+        ``to_json`` writes them, and :func:`rerun` does it again.
+
+    Raises
+    ------
+    ValueError
+        If a collection cannot be used for what it was given for: no queries to score, no sibling known; or an
+        option is unknown.
+    OSError
+        If files are missing; for published collections the message says which and where they go.
+    TypeError
+        If `pipeline` does not end in a retriever.
+
+    Examples
+    --------
+    Descriptors may stand for photographs where the Pipeline has neither extractor nor pooler:
+
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import Normalizer
+    >>> from skretrieval.evaluation import evaluate
+    >>> from skretrieval.retrieval import NearestNeighborsRetriever
+    >>> labels = np.arange(12) % 3
+    >>> images = np.eye(3)[labels] + 0.1 * np.random.default_rng(0).random((12, 3))
+    >>> pipeline = make_pipeline(Normalizer(), NearestNeighborsRetriever())
+    >>> evaluation = evaluate(pipeline, {"images": images, "labels": labels}, name="cosine")
+    >>> evaluation.metrics["map"]["mean"]
+    1.0
+    """
+    split(pipeline)
+    settings = _seeded(clone(pipeline), random_state)
+    photographs, base_name = load(dataset, data_home, download, options)
+    if photographs.n_queries == 0:
+        raise ValueError(f"{photographs.name} has neither queries nor labels: nothing can be scored")
+    asked = photographs if crop_queries else photographs.uncropped()
+    added = [_load_one(more, data_home, download) for more in as_list(distractors)]
+    whole = enlarge(asked, added) if added else asked
+    learning = _learning_set(whitening_set, base_name, data_home, download)
+    if whitening_pairs is not None and learning is None:
+        raise ValueError("whitening_pairs are photographs of a whitening_set, and none is given")
+    workspace = workspace or Workspace(memory, verbose)
+    run = workspace.run(
+        settings,
+        whole,
+        learning,
+        pairs=whitening_pairs,
+        query_params=query_params,
+        protocol_params=protocol_params,
+    )
+    choices = {
+        "crop_queries": crop_queries,
+        "query_params": dict(query_params or {}),
+        "protocol_params": dict(protocol_params or {}),
+        "whitening_pairs": None
+        if whitening_pairs is None
+        else [np.asarray(side).tolist() for side in whitening_pairs],
+    }
+    record = {
+        "name": name or "pipeline",
+        "pipeline": _pipeline_record(settings),
+        "dataset": {**photographs.summary(), "n_images": len(whole.images)},
+        "whitening_set": None if learning is None else learning.summary(),
+        "distractors": [more.summary() for more in added],
+        "options": to_plain(choices),
+        "dimension": run.dimension,
+        **device_of(run.pipeline),
+        "versions": versions(),
+        "failed": {
+            part: {str(place): why for place, why in found.items()} for part, found in run.failed.items()
+        },
+        "seconds": run.seconds,
+        "metrics": run.metrics,
+        "per_query": {metric: _plain_values(values) for metric, values in run.per_query.items()},
+    }
+    return Evaluation(record, run.pipeline)
+
+
+def compare(
+    pipelines: Mapping[str, Pipeline], dataset: Any, *, memory: Any = None, **options: Any
+) -> Comparison:
+    """Evaluate several Pipelines on the same collection; photographs go through each network once.
+
+    Parameters
+    ----------
+    pipelines : dict of str to Pipeline
+        What to compare, by name.
+    dataset : str, path or Bunch
+        See :func:`evaluate`.
+    memory : str, path or joblib.Memory, default=None
+        Where the maps are kept. None: in a temporary folder while the comparison runs, where several Pipelines have
+        the same extractor (VGG16's pool5 of a photograph of 1024 pixels takes 1.5 MB).
+    **options
+        The other arguments of :func:`evaluate`, alike for all.
+
+    Returns
+    -------
+    comparison : Comparison
+        Its table marks what is significantly best (paired randomisation test over queries).
+
+    Raises
+    ------
+    ValueError
+        If there is no Pipeline; else as :func:`evaluate`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skretrieval.evaluation import compare
+    >>> from skretrieval.retrieval import NearestNeighborsRetriever
+    >>> images = {"images": np.array([[0, 1.0], [0, 5.0], [1, 0.1], [2, 0.1]]), "labels": [0, 0, 1, 1]}
+    >>> retrievers = {metric: NearestNeighborsRetriever(metric=metric) for metric in ("cosine", "euclidean")}
+    >>> pipelines = {metric: make_pipeline(retriever) for metric, retriever in retrievers.items()}
+    >>> compare(pipelines, images)["cosine"].metrics["map"]["mean"]
+    1.0
+    """
+    if not pipelines:
+        raise ValueError("There is no Pipeline to compare")
+    with shared_maps(pipelines.values(), memory) as folder:
+        workspace = Workspace(folder, options.get("verbose", False))
+        return Comparison(
+            [
+                evaluate(pipeline, dataset, name=name, workspace=workspace, **options)
+                for name, pipeline in pipelines.items()
+            ]
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- collections
+def load(dataset: Any, data_home: Any, download: bool, options: Any) -> tuple[PhotoSet, str]:
+    if isinstance(dataset, str) and dataset in ENLARGED:
+        base, more = ENLARGED[dataset]
+        photographs = load_photo_set(base, data_home=data_home, download=download, options=options)
+        added = load_photo_set(more, data_home=data_home, download=download)
+        whole = enlarge(photographs, [added])
+        source = {"name": dataset, "options": dict((photographs.source or {}).get("options", {}))}
+        return PhotoSet(**{**vars(whole), "name": dataset, "source": source, "_digest": []}), base
+    photographs = load_photo_set(dataset, data_home=data_home, download=download, options=options)
+    return photographs, photographs.name
+
+
+def _load_one(dataset: Any, data_home: Any, download: bool) -> PhotoSet:
+    return load_photo_set(dataset, data_home=data_home, download=download)
+
+
+def _learning_set(whitening_set: Any, base_name: str, data_home: Any, download: bool) -> PhotoSet | None:
+    if whitening_set is None:
+        return None
+    if isinstance(whitening_set, str) and whitening_set == "sibling":
+        if base_name not in SIBLINGS:
+            raise ValueError(
+                f"no sibling of {base_name!r} is known; there are those of {', '.join(SIBLINGS)}. Name a whitening_set"
+            )
+        whitening_set = SIBLINGS[base_name]
+    return load_photo_set(whitening_set, data_home=data_home, download=download)
+
+
+def as_list(value: Any) -> list:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+# ---------------------------------------------------------------------------------------------------- pipelines
+def _seeded(pipeline: Pipeline, random_state: int) -> Pipeline:
+    """Give every step without a seed one."""
+    params = pipeline.get_params(deep=True)
+    unseeded = [
+        name for name, value in params.items() if value is None and name.split("__")[-1] == "random_state"
+    ]
+    return pipeline.set_params(**dict.fromkeys(unseeded, random_state))
+
+
+def _pipeline_record(pipeline: Pipeline) -> dict[str, Any]:
+    try:
+        return {"steps": to_plain(pipeline)}
+    except NotPlainError as error:
+        return {"text": repr(pipeline), "why_not_rerunnable": str(error)}
+
+
+@contextmanager
+def shared_maps(pipelines: Any, memory: Any):
+    """Give the place of the maps: the one given, or a temporary folder where several Pipelines share an extractor."""
+    fronts = [str(pipeline.steps[0][1]) for pipeline in pipelines if hasattr(pipeline.steps[0][1], "memory")]
+    if memory is not None or len(fronts) == len(set(fronts)):
+        yield memory
+        return
+    with tempfile.TemporaryDirectory(prefix="skretrieval-maps-") as folder:
+        yield folder
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that figures depend on."""
+    modules: Sequence[Any] = (np, scipy, sklearn, torch, torchvision, joblib)
+    found = {module.__name__: module.__version__ for module in modules}
+    return {"python": platform.python_version(), "skretrieval": __version__, **found}
+
+
+def _plain_values(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
