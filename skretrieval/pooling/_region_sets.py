@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 
 class RegionSetOutput:
@@ -103,7 +104,12 @@ def stack_region_sets(
     ValueError
         For a set without descriptors, a wrong rank or number of features, NaN or infinity: the message names the
         item.
+    TypeError
+        If the descriptors of an item are sparse.
     """
+    for i, item in enumerate(X):
+        if sparse.issparse(item):
+            raise TypeError(f"Item {i} is sparse: the regions of an image must be a dense array.")
     items = [np.asarray(item) for item in X]
     for i, item in enumerate(items):
         if item.ndim != 2:

@@ -3,6 +3,7 @@
 import joblib
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.cluster import KMeans
@@ -320,6 +321,8 @@ def test_bad_region_sets():
         ValueError, match="Item 0 has 5 features, but PrincipalFeatureSelector is expecting 12"
     ):
         selector.transform([own[:, :5] for own in sets])
+    with pytest.raises(TypeError, match="Item 1 is sparse"):
+        selector.transform([sets[0], sparse.csr_matrix(sets[1])])
     with pytest.raises(ValueError, match="different shape"):
         selector.inverse_transform(sets)
     with pytest.raises(ValueError, match="minimum of 2"):
