@@ -4,5 +4,6 @@ from ._conv import ConvFeatureExtractor
 from ._feature_maps import FeatureMaps
 from ._images import ImageCrop
 from ._kernel import ConvKernelExtractor
+from ._patch_network import PatchNetwork
 
-__all__ = ["ConvFeatureExtractor", "ConvKernelExtractor", "FeatureMaps", "ImageCrop"]
+__all__ = ["ConvFeatureExtractor", "ConvKernelExtractor", "FeatureMaps", "ImageCrop", "PatchNetwork"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 from collections import OrderedDict
@@ -50,6 +51,25 @@ def check_backbone(backbone: Any) -> None:
             )
     elif not isinstance(backbone, nn.Module) and not callable(backbone):
         raise ValueError(f"backbone must be a name, an nn.Module or a factory, got {type(backbone).__name__}")
+
+
+def unwrapped(backbone: Any) -> tuple[Any, Callable | None]:
+    """Take apart a factory that puts something around another network, such as ``partial(PatchNetwork, "vgg16")``.
+
+    Returns
+    -------
+    inner : str, nn.Module or callable
+        The network inside, or `backbone` itself: what weights are for.
+    wrap : callable or None
+        Makes the whole of the built network inside.
+    """
+    kind = backbone.func if isinstance(backbone, partial) else backbone
+    if not isinstance(kind, type) or not getattr(kind, "wraps_backbone", False):
+        return backbone, None
+    args, keywords = (backbone.args, backbone.keywords) if isinstance(backbone, partial) else ((), {})
+    bound = inspect.signature(kind).bind(*args, **keywords)
+    bound.apply_defaults()
+    return bound.arguments["backbone"], partial(kind, **bound.kwargs)
 
 
 def build_module(
@@ -334,6 +354,11 @@ def title(backbone: str | nn.Module | Callable) -> str:
     if isinstance(backbone, nn.Module):
         return type(backbone).__name__
     if isinstance(backbone, partial):
-        return f"{title(backbone.func)}{backbone.args}{sorted(backbone.keywords.items())}"
+
+        def named(value):
+            return title(value) if isinstance(value, nn.Module) or callable(value) else value
+
+        keywords = sorted((name, named(value)) for name, value in backbone.keywords.items())
+        return f"{title(backbone.func)}{tuple(map(named, backbone.args))}{keywords}"
     named = backbone if hasattr(backbone, "__qualname__") else type(backbone)
     return f"{named.__module__}.{named.__qualname__}"

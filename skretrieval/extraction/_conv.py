@@ -29,7 +29,8 @@ class ConvFeatureExtractor(BaseExtractor):
     backbone : str, nn.Module or callable, default="vgg16"
         A torchvision classification network by name, or a module, or a module-level function that returns one
         (names and functions pickle small and clone fast). A module of your own returns maps (N, C, H, W), or a
-        tuple of them, when `layers` is None: that is how transformer tokens or other libraries come in.
+        tuple of them, when `layers` is None: that is how transformer tokens or other libraries come in. A factory
+        ``partial(PatchNetwork, name, ...)`` stands for the network `name` in all that follows.
 
     weights : "DEFAULT", path or None, default="DEFAULT"
         torchvision's default weights, the path of a state dict (read with ``weights_only=True``), or None for
@@ -88,6 +89,7 @@ class ConvFeatureExtractor(BaseExtractor):
 
     See Also
     --------
+    PatchNetwork : Fully connected layers, of the whole photograph or of its windows.
     ConvKernelExtractor : Learns its filters from the photographs; no weights to download.
 
     Notes
@@ -173,25 +175,33 @@ class ConvFeatureExtractor(BaseExtractor):
 
     def _build(self) -> Bunch:
         """Build the network from the stored weights, else from their source; check that they are the same."""
-        backbones.check_backbone(self.backbone)
-        own = isinstance(self.backbone, nn.Module)  # brings its weights along, and so needs none stored
+        inner, wrap = backbones.unwrapped(self.backbone)
+        backbones.check_backbone(inner)
+        own = isinstance(inner, nn.Module)  # brings its weights along, and so needs none stored
         other = self.__dict__.get("_state_backbone", self.backbone) is not self.backbone
         if own or other or self.__dict__.get("_state_source") != self._source():
             self._forget_weights()
         if own:
-            module = copy.deepcopy(self.backbone)
+            module = copy.deepcopy(inner)
             state = self._source_state()
             if state is not None:
                 backbones.load_state_dict(module, state, self._title())
         elif "_state" in self.__dict__:
             trained = self.weights is not None
             module = backbones.build_module(
-                self.backbone, None, self._state, "as stored", strict=False, trained=trained
+                inner, None, self._state, "as stored", strict=False, trained=trained
             )
         else:
             seed = backbones.seed_of(self.random_state)
-            module = backbones.build_module(self.backbone, seed, self._source_state(), self._title())
-        tapped = backbones.tap(module.eval(), self.layers).eval().requires_grad_(False)
+            module = backbones.build_module(inner, seed, self._source_state(), self._title())
+        if wrap is None:
+            tapped = backbones.tap(module.eval(), self.layers).eval().requires_grad_(False)
+        elif self.layers is None:
+            tapped = wrap(module.eval()).eval().requires_grad_(False)
+        else:
+            raise ValueError(
+                f"layers={self.layers!r}: {backbones.title(self.backbone)} names the layer itself"
+            )
         used = backbones.used_weights(module, tapped)
         found = backbones.fingerprint(used)
         if self.__dict__.get("fingerprint_", found) != found:
@@ -204,14 +214,15 @@ class ConvFeatureExtractor(BaseExtractor):
         self._state_backbone = self.backbone
         if self.store_weights and not own:
             self._state = used
-        mean, std = backbones.normalisation(self.backbone, self.weights)
+        mean, std = backbones.normalisation(inner, self.weights)
         architecture = backbones.architecture(tapped)
         device, dtype = self._device(), _DTYPES[self.dtype]
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std, architecture=architecture)
 
     def _source_state(self) -> dict | None:
-        return backbones.source_state(self.backbone, self.weights, progress=bool(self.verbose))
+        inner = backbones.unwrapped(self.backbone)[0]
+        return backbones.source_state(inner, self.weights, progress=bool(self.verbose))
 
     def _title(self) -> str:
         return f"backbone={backbones.title(self.backbone)!r}, weights={self.weights!r}"
