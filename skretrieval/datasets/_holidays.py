@@ -45,7 +45,7 @@ def fetch_holidays(
     upright : bool, default=False
         Turn photographs that lie on their side, by the published table of MultiGrain: copies in the folder
         ``upright`` carry the turn as their EXIF orientation, which the extractors apply; their pixels are not encoded
-        anew. Takes another 200 to 700 MB.
+        anew. They are about a fifth of all.
 
     data_home : path, default=None
         Where the data sets lie; None for the environment variable ``SKRETRIEVAL_DATA``, or ``~/skretrieval_data``.

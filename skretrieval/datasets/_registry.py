@@ -95,7 +95,7 @@ def _at(hosts: tuple[str, ...], name: str, size: int | None = None) -> RemoteFil
 _OXFORD_IMAGES = Archive(
     "oxbuild_images-v1",
     (_at(_OXFORD_HOSTS, "oxbuild_images-v1.tgz", 1_938_238_004),),
-    by_hand=("oxbuild_images.tgz",),  # the name of the archive until about 2020
+    by_hand=("oxbuild_images.tgz",),  # the archive's former name
 )
 _PARIS_IMAGES = tuple(
     Archive(f"paris_{part}-v1", (_at(_PARIS_HOSTS, f"paris_{part}-v1.tgz"),), by_hand=(f"paris_{part}.tgz",))

@@ -104,9 +104,8 @@ def fetch(dataset: DataSet, options: Options, pieces: Sequence[Piece] | None = N
                 + _instructions(pieces, root, transfer)
             )
         root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(
-            root / ".lock"
-        ):  # another process may be fetching the same: wait, then look again
+        # Another process may be fetching the same: wait for it, then look again.
+        with filelock.FileLock(root / ".lock"):
             manifest = _Manifest(root / _MANIFEST)
             for piece in pieces:
                 try:

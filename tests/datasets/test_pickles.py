@@ -173,6 +173,11 @@ TYPE = b"cnumpy\ndtype\n(S'%s'\nI0\nI1\ntR(I3\nS'%s'\nNNNI-1\nI-1\nI0\ntb"
         (b"cnumpy\ndtype\n(S'i8'\nI0\nI1\ntR.", "neither container nor array"),
         # objects out of raw bytes would be pointers
         (NDARRAY + b"(I1\n(I1\nt" + TYPE % (b"O8", b"|") + b"I00\nS'AAAAAAAA'\ntb.", "no list of them"),
+        (
+            b"cnumpy.core.numeric\n_frombuffer\n(S'AAAAAAAA'\n" + TYPE % (b"O8", b"|") + b"(I1\ntS'C'\ntR.",
+            "no bytes",
+        ),
+        (b"cnumpy.core.multiarray\nscalar\n(" + TYPE % (b"O8", b"|") + b"S'AAAAAAAA'\ntR.", "no bytes"),
         (NDARRAY + b"(I1\n(I9\nt" + TYPE % (b"i4", b"<") + b"I00\nS'AAAA'\ntb.", "reshape"),
         (NDARRAY + b"(I1\n(I1\ntS'i4'\nI00\nS'AAAA'\ntb.", "has no type"),
         (NDARRAY + b"(I1\ntb.", "not enough values"),
