@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import _BaseComposition
 from ._base import BasePooler
 from ._batches import Batch
 from ._normalise import l2
+from ._region_sets import RegionSetOutput
 
 
 class PoolerComposition(BasePooler, _BaseComposition):
@@ -159,7 +160,7 @@ class PoolerComposition(BasePooler, _BaseComposition):
 
 def check_one_descriptor(owner: Any, name: str, pooler: Any) -> None:
     """Raise a ValueError if a pooler inside another gives region sets."""
-    if isinstance(pooler, PoolerComposition) and pooler.combine == "regions":
+    if isinstance(pooler, RegionSetOutput) and pooler._gives_region_sets:
         raise ValueError(
             f"{type(owner).__name__}: {name!r} gives region sets, but has to give one descriptor per image"
         )

@@ -119,7 +119,8 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
         return l2(parts.sum(dim=0)) if self.combine == "sum" else parts.transpose(0, 1).flatten(0, 1)
 
     # ------------------------------------------------------------------ region sets
-    def _gives_region_sets(self, X: Any) -> bool:
+    @property
+    def _gives_region_sets(self) -> bool:
         return self.combine == "regions"
 
     def _describe_all(self, X: Any) -> Any:

@@ -13,8 +13,8 @@ from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._linalg import principal_axes
-from ..pooling._region_sets import RegionSetOutput, is_region_sets, split_region_sets, stack_region_sets
 from ._base import axes_for_share, check_rank
+from ._region_sets import RegionSetsMixin, is_region_sets, split_region_sets, stack_region_sets
 
 # Loadings are at most 1 and of the order of n_features ** -0.5: what comes after these decimals is rounding
 # error.
@@ -25,7 +25,7 @@ _DECIMALS = 10
 _TABLE_BYTES = 2**30
 
 
-class PrincipalFeatureSelector(RegionSetOutput, SelectorMixin, BaseEstimator):
+class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
     """Keep the entries of a descriptor that stand for the others.
 
     Every feature is described by its loadings on the first principal axes; the features are clustered by
@@ -252,13 +252,8 @@ class PrincipalFeatureSelector(RegionSetOutput, SelectorMixin, BaseEstimator):
         rows, offsets = stack_region_sets(X)
         return split_region_sets(super().inverse_transform(rows), offsets)
 
-    def _gives_region_sets(self, X):
-        return is_region_sets(X)
-
-    def _transform_sets(self, X, transform):
-        check_is_fitted(self)
-        rows, offsets = stack_region_sets(X, self.n_features_in_, type(self).__name__)
-        return split_region_sets(transform(rows), offsets)
+    def _transform_rows(self, rows):
+        return np.take(rows, self.selected_features_, axis=1)
 
     def _get_support_mask(self):
         check_is_fitted(self)

@@ -1,0 +1,144 @@
+"""Region sets, several descriptors per image in a list of arrays, for what works on rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import check_is_fitted
+
+
+class RegionSetsMixin:
+    """Let a transformer of rows take region sets, too.
+
+    To be named before the transformer it is mixed into, which says in ``_transform_rows`` what becomes of checked
+    rows. scikit-learn wraps the ``transform`` and ``fit_transform`` that a transformer class defines itself; those of
+    this class stay plain, so that the containers of ``set_output`` get tables only.
+    """
+
+    def _transform_rows(self, rows: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def transform(self, X):
+        """Transform each descriptor.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_in), or list of arrays of shape (M_i, n_features_in)
+            Descriptors, or region sets.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_out), or list of ndarrays of shape (M_i, n_out)
+            Descriptors or region sets, as given.
+        """
+        if not is_region_sets(X):
+            return super().transform(X)  # type: ignore[misc]
+        check_is_fitted(self)
+        rows, offsets = stack_region_sets(X, self.n_features_in_, type(self).__name__)  # type: ignore[attr-defined]
+        return split_region_sets(self._transform_rows(rows), offsets)
+
+    def fit_transform(self, X, y=None, **params):
+        """Fit to `X` and transform it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_in), or list of arrays of shape (M_i, n_features_in)
+            Descriptors, or region sets.
+        y : array-like of shape (n_samples,), default=None
+            As for :meth:`fit`.
+        **params : dict
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_out), or list of ndarrays of shape (M_i, n_out)
+            Descriptors or region sets, as given.
+        """
+        if is_region_sets(X):
+            return self.fit(X, y, **params).transform(X)  # type: ignore[attr-defined]
+        return super().fit_transform(X, y, **params)  # type: ignore[misc]
+
+
+def is_region_sets(X: Any) -> bool:
+    """Whether X is a sequence of 2-D arrays, one per image, and not itself a 2-D table."""
+    if isinstance(X, np.ndarray):
+        if X.dtype != object or X.ndim != 1:
+            return False
+    elif not isinstance(X, list | tuple):
+        return False
+    return len(X) > 0 and (np.ndim(X[0]) == 2 or any(getattr(item, "ndim", 0) == 2 for item in X))
+
+
+def stack_region_sets(
+    X: Any, n_features: int | None = None, owner: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stack region sets after checking the rank, the number of regions and features, and the values of each.
+
+    Parameters
+    ----------
+    X : sequence of n arrays of shape (M_i, d)
+        Region sets.
+    n_features : int, default=None
+        The `d` that is expected; None takes that of the first set.
+    owner : str, default=""
+        Who expects it, for the message.
+
+    Returns
+    -------
+    rows : ndarray of shape (sum of M_i, d)
+        The descriptors, set after set.
+    offsets : ndarray of int of shape (n + 1,)
+        Rows ``offsets[i]:offsets[i + 1]`` are those of set i.
+
+    Raises
+    ------
+    ValueError
+        For a set without descriptors, a wrong rank or number of features, NaN or infinity: the message names the
+        item.
+    TypeError
+        If the descriptors of an item are sparse.
+    """
+    for i, item in enumerate(X):
+        if sparse.issparse(item):
+            raise TypeError(f"Item {i} is sparse: the regions of an image must be a dense array.")
+    items = [np.asarray(item) for item in X]
+    for i, item in enumerate(items):
+        if item.ndim != 2:
+            raise ValueError(f"Item {i}: expected 2 dimensions (regions, features), got {item.ndim}.")
+        if len(item) == 0:
+            raise ValueError(f"Item {i} has 0 regions; every image needs at least 1.")
+    expected = items[0].shape[1] if n_features is None else n_features
+    wrong = next((i for i, item in enumerate(items) if item.shape[1] != expected), None)
+    if wrong is not None:
+        asked = "item 0 has" if n_features is None else f"{owner} is expecting"
+        raise ValueError(
+            f"Item {wrong} has {items[wrong].shape[1]} features, but {asked} {expected} features."
+        )
+    offsets = np.concatenate([[0], np.cumsum([len(item) for item in items])])
+    rows = np.concatenate(items)
+    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+        at = int(np.searchsorted(offsets, row, side="right")) - 1
+        kind = "NaN" if np.isnan(rows[row]).any() else "infinity (inf)"
+        raise ValueError(f"X contains {kind} in item {at}, region {row - int(offsets[at])}.")
+    return rows, offsets
+
+
+def split_region_sets(rows: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
+    """Cut stacked rows into the sets they belong to: the inverse of :func:`stack_region_sets`.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (sum of M_i, d)
+        Descriptors, set after set.
+    offsets : ndarray of int of shape (n + 1,)
+        Where each set begins, and the end.
+
+    Returns
+    -------
+    region_sets : list of n ndarrays of shape (M_i, d)
+        Views of the rows.
+    """
+    return np.split(rows, offsets[1:-1])
