@@ -19,7 +19,7 @@ from ._sparse_scores import make_scorer
 _QUERY_ELEMENTS = 2**23
 
 # A ranking of this share of the gallery or more is cheaper from a full float64 block than from candidates.
-_FULL_SHARE = 8
+FULL_SHARE = 8
 
 
 def search(
@@ -53,7 +53,7 @@ def search(
     distances = np.empty((queries.n_items, n_neighbors), dtype=gallery.dtype)
     indices = np.empty((queries.n_items, n_neighbors), dtype=np.intp)
     query_block_size = max(1, min(query_block_size, _QUERY_ELEMENTS // gallery.n_features))
-    full = _FULL_SHARE * n_neighbors >= gallery.n_items
+    full = FULL_SHARE * n_neighbors >= gallery.n_items
     if full:
         rows = (block_size or BLOCK_SIZE) * query_block_size // gallery.n_rows
         query_block_size = max(1, min(query_block_size, rows))
@@ -79,7 +79,7 @@ def _top_k(scorer, k, block_size):
         if len(flat) == 0:
             continue
         row, column = np.divmod(flat, stop - start)
-        new_values, new_index = _pack(row, scores.ravel()[flat], column + start, n_queries, n_items)
+        new_values, new_index = pack(row, scores.ravel()[flat], column + start, n_queries, n_items)
         if values is None:
             values, index = new_values, new_index
             continue
@@ -87,12 +87,12 @@ def _top_k(scorer, k, block_size):
         index = np.concatenate([index, new_index], axis=1)
         kth = _kth_best(values, k)
         row, column = np.nonzero(values >= _lowest(scorer, kth)[:, None])
-        values, index = _pack(row, values[row, column], index[row, column], n_queries, n_items)
+        values, index = pack(row, values[row, column], index[row, column], n_queries, n_items)
         if values.shape[1] > max(4 * k, 4096):
             # So many near ties that the bound cannot part them: decide exactly, or memory would grow.
-            exact, index = _order(scorer, values, index, k)
+            exact, index = order_candidates(scorer, values, index, k)
             values = exact.astype(values.dtype)
-    return _order(scorer, values, index, k)
+    return order_candidates(scorer, values, index, k)
 
 
 def _kth_best(values, k):
@@ -109,7 +109,7 @@ def _lowest(scorer, kth):
     return np.nextafter(lowest, kth.dtype.type(-np.inf))
 
 
-def _pack(row, values, index, n_rows, n_items):
+def pack(row, values, index, n_rows, n_items):
     """Left-aligned table of ragged candidates; padding has value -inf and index ``n_items``.
 
     ``row`` ascends.
@@ -123,7 +123,7 @@ def _pack(row, values, index, n_rows, n_items):
     return table, places
 
 
-def _order(scorer, values, index, k):
+def order_candidates(scorer, values, index, k):
     """Exact scores of the candidates, sorted by falling score, then by gallery index; the best k."""
     row, column = np.nonzero(index < scorer.gallery.n_items)
     exact = np.full(index.shape, -np.inf)

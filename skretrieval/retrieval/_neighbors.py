@@ -1,5 +1,6 @@
 """Exact search of the nearest gallery items."""
 
+from copy import copy
 from numbers import Integral
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._base import RetrieverMixin, check_items
 from ._descriptors import DescriptorSet, check_descriptors, unit_rows
 from ._exact import search
+from ._faiss import FaissIndex, check_faiss_params
 from ._scores import SCORERS
 from ._sparse_scores import make_scorer
 
@@ -19,9 +21,9 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     """Rank a gallery of descriptors by their distance to a query.
 
     The last step of a retrieval pipeline: ``fit`` indexes the gallery, ``predict`` ranks it for each query,
-    ``score`` is the mAP of these rankings by label. The search is exact: the result is that of comparing each
-    query with each item in float64, whatever the block sizes, and equally distant items stand in the order of
-    the gallery.
+    ``score`` is the mAP of these rankings by label. The default search is exact: the result is that of
+    comparing each query with each item in float64, whatever the block sizes, and equally distant items stand in
+    the order of the gallery. For large galleries and few queries the approximate indexes of faiss are faster.
 
     X may also be a list of region sets, an array (M_i, d) per image. Two images are then as near as their
     nearest pair of regions [1]_; queries with one descriptor and galleries with regions mix freely. With
@@ -43,12 +45,23 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     accept_sparse : bool, default=False
         Whether X may be a sparse matrix or array. That is to be asked for, because scikit-learn wants one
         value for each sample from ``predict`` of sparse input, and a ranking has ``n_neighbors`` of them.
-    engine : {"exact"}, default="exact"
-        How to search.
+    engine : {"exact", "faiss"}, default="exact"
+        How to search. "faiss" (the extra ``faiss``) keeps a float32 index beside the gallery, which proposes
+        candidates; their exact distances make the ranking. For dense descriptors, not for
+        ``region_pairs="same"``. :meth:`engine_recall` says what it misses.
     engine_params : dict, default=None
-        For the exact engine: ``block_size`` (default 8192, or more for a few queries) gallery rows are compared
+        Of engine "exact": ``block_size`` (default 8192, or more for a few queries) gallery rows are compared
         with ``query_block_size`` (default 1024) query rows at a time. They bound the working memory (about 50
         bytes times their product) and never change the ranking.
+
+        Of engine "faiss": ``index``, which is "flat" (the default: all rows, any metric), "hnsw" (a graph,
+        with ``M=32`` links, ``ef_construction=200`` and ``ef_search=128`` items kept while building and
+        searching), "ivfpq" (``nlist`` cells, by default about 4 roots of the number of rows, of which
+        ``nprobe=32`` are searched; product codes of ``m`` parts, by default an eighth of the features, of
+        ``nbits=8`` bits), or a string of faiss's ``index_factory`` (with ``ef_construction``, ``ef_search``
+        and ``nprobe`` where the index has them). For all of them ``oversample`` times as many candidates as
+        neighbours are compared exactly (1 for "flat" and "hnsw", else 4) and ``query_block_size=1024``.
+        ``nprobe``, ``ef_search``, ``oversample`` and the block sizes may be changed after ``fit``.
 
     Attributes
     ----------
@@ -62,6 +75,8 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         Labels of the gallery items, if ``fit`` was given any.
     metric_ : str
         Metric of the index. A change of ``metric`` takes effect at the next ``fit``.
+    engine_ : str
+        Engine of the index.
     region_pairs_ : str
         Region pairs of the index; a change of ``region_pairs`` takes effect at the next ``fit``, too.
     n_samples_fit_ : int
@@ -83,6 +98,12 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     neighbours and distances of the same dense gallery (distances of rankings of an eighth of a large
     gallery or more up to their last bits). Queries may be sparse or dense whatever the gallery is; appended
     rows take the form of the gallery.
+
+    Engine "faiss": rankings of an eighth of the gallery or more, such as those of ``score``, are searched
+    exactly, and so are queries for which the index yields too few items. "flat" misses no neighbour but where
+    the rounding of float32 decides at the end of the list. ``partial_fit`` adds to the index and keeps its
+    centroids; ``remove`` builds it anew from the gallery, with the centroids it has. The index is in the
+    pickled model. Graphs are built by one thread, so that they are the same every time.
 
     References
     ----------
@@ -106,7 +127,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         "metric": [StrOptions(set(SCORERS))],
         "region_pairs": [StrOptions({"all", "same"})],
         "accept_sparse": ["boolean"],
-        "engine": [StrOptions({"exact"})],
+        "engine": [StrOptions({"exact", "faiss"})],
         "engine_params": [dict, None],
     }
 
@@ -143,13 +164,17 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self : object
             The fitted retriever.
         """
-        self._engine_params()
+        params = self._check_engine()
         descriptors = check_descriptors(self, X, reset=True, accept_sparse=self.accept_sparse)
         labels = self._check_labels(y, descriptors)
         if self.region_pairs == "same":
             _check_regions(descriptors, descriptors.counts[0], "item 0 has")
-        self.metric_, self.region_pairs_ = self.metric, self.region_pairs
-        self._store(self._prepare(descriptors), labels)
+            if self.engine == "faiss":
+                raise ValueError("region_pairs='same' needs engine='exact': faiss compares all regions.")
+        gallery = _prepare(descriptors, self.metric)
+        self._faiss = FaissIndex(gallery, self.metric, params) if self.engine == "faiss" else None
+        self.metric_, self.region_pairs_, self.engine_ = self.metric, self.region_pairs, self.engine
+        self._store(gallery, labels)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -180,6 +205,8 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         if labels is not None:
             labels = np.concatenate([self.labels_, labels])
         self._store(self._gallery.append(added), labels)
+        if self._faiss is not None:
+            self._faiss.append(self._gallery)
         return self
 
     def remove(self, indices):
@@ -208,18 +235,44 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         if len(keep) == 0:
             raise ValueError(f"Cannot remove all {self.n_samples_fit_} items: the gallery would be empty.")
         self._store(self._gallery.take(keep), None if self.labels_ is None else self.labels_[keep])
+        if self._faiss is not None:
+            self._faiss.rebuild(self._gallery)
         return self
+
+    def engine_recall(self, X=None, n_neighbors=None):
+        """Share of the nearest items that the engine finds, its recall@k against the exact search.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_queries, n_features) or list of arrays, default=None
+            Query descriptors or region sets. None: every gallery item queries the others.
+        n_neighbors : int, default=None
+            Number k of neighbours; None for the retriever's own ``n_neighbors``.
+
+        Returns
+        -------
+        float
+            Mean over the queries of the share of the k items found that are no farther than the k-th nearest.
+            1.0 for the engine "exact".
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skretrieval.retrieval import NearestNeighborsRetriever
+        >>> X = np.random.default_rng(0).normal(size=(1000, 16))
+        >>> NearestNeighborsRetriever().fit(X).engine_recall(X[:9])
+        1.0
+        """
+        check_is_fitted(self)
+        exact = copy(self).set_params(engine="exact", engine_params=None)
+        exact.engine_, exact._faiss = "exact", None
+        found, nearest = (retriever.kneighbors(X, n_neighbors)[0] for retriever in (self, exact))
+        return float(np.mean(found <= nearest[:, -1:]))
 
     def _store(self, gallery, labels):
         self.gallery_, self.region_offsets_ = gallery.rows, gallery.offsets
         self.labels_ = labels
         self.n_samples_fit_ = gallery.n_items
-
-    def _prepare(self, descriptors):
-        """Rows as the metric wants them."""
-        if self.metric_ != "cosine":
-            return descriptors
-        return DescriptorSet(unit_rows(descriptors.rows), descriptors.offsets)
 
     @staticmethod
     def _check_labels(y, descriptors):
@@ -229,8 +282,10 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         check_consistent_length(np.empty(descriptors.n_items), labels)
         return labels
 
-    def _engine_params(self):
-        """Block sizes, checked."""
+    def _check_engine(self):
+        """Parameters of the engine, checked."""
+        if self.engine == "faiss":
+            return check_faiss_params(self.engine_params)
         params = dict(self.engine_params or {})
         known = ("block_size", "query_block_size")
         unknown = sorted(set(params) - set(known), key=str)
@@ -269,10 +324,16 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         )
         if self._same:
             _check_regions(queries, self._gallery.counts[0], "those of the gallery have")
-        return self._prepare(queries)
+        return _prepare(queries, self.metric_)
 
     def _search(self, queries, n_neighbors, own=None):
-        params = self._engine_params()
+        if self.engine != self.engine_:
+            raise ValueError(
+                f"The engine was {self.engine_!r} when fitted and is {self.engine!r} now: fit again."
+            )
+        params = self._check_engine()
+        if self._faiss is not None:
+            return self._faiss.search(queries, self._gallery, n_neighbors, params)
         return search(queries, self._gallery, n_neighbors, metric=self.metric_, same=self._same, **params)
 
     def _own_items(self, queries):
@@ -286,6 +347,13 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         query = np.repeat(np.arange(queries.n_items), indices.shape[1])
         query_rows, gallery_rows = scorer.best_rows(query, indices.ravel())
         return query_rows.reshape(indices.shape), gallery_rows.reshape(indices.shape)
+
+
+def _prepare(descriptors, metric):
+    """Rows as the metric wants them."""
+    if metric != "cosine":
+        return descriptors
+    return DescriptorSet(unit_rows(descriptors.rows), descriptors.offsets)
 
 
 def _check_regions(descriptors, expected, whose):
