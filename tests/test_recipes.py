@@ -25,8 +25,36 @@ from skretrieval.postprocessing import LearnedWhitening, PCAWhitening
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 
 NAMES = sorted(recipes.__all__)
-MULTI = ["late_fusion_rmac", "ms_rmac"]  # several maps per photograph
-PLAIN = [name for name in NAMES if name not in MULTI]
+MULTI = ["late_fusion_rmac", "mfc", "mop_cnn", "ms_rmac", "super_global"]  # several maps per photograph
+REDUCING = ["multi_resolution_pfa", "regional_second_order"]  # in ways of their own
+PLAIN = [name for name in NAMES if name not in MULTI + REDUCING]
+# the papers' codebooks are for thousands of photographs
+SMALL = {
+    "bow_cnn": {"n_clusters": 40, "n_local": 6},
+    "fisher": {"n_clusters": 2, "n_local": 4},
+    "mop_cnn": {"n_clusters": 3, "n_local": 4},
+    "netvlad": {"n_clusters": 4},
+    "patch_ckn": {"n_clusters": 4, "points": "grid"},
+    "sba": {"n_parts": 3},
+    "t_embedding": {"n_clusters": 3, "n_local": 4},
+    "vlad": {"n_clusters": 4},
+}
+SEEDED = {
+    "bow_cnn",
+    "fisher",
+    "mop_cnn",
+    "netvlad",
+    "patch_ckn",
+    "t_embedding",
+    "vlad",
+    "multi_resolution_pfa",
+}
+
+
+def small(name, **settings):
+    """Return a recipe with a codebook for a handful of pictures."""
+    seed = {"random_state": 0} if name in SEEDED else {}
+    return getattr(recipes, name)(**{**SMALL.get(name, {}), **seed, **settings})
 
 
 def pictures(n=6, seed=0):
@@ -52,8 +80,12 @@ def front(**params):
 def test_every_recipe_finds_the_gallery_itself(name, whitening):
     gallery = pictures(8) + pictures(8, seed=1)
     y = np.arange(16) // 4  # 12 same-label directions for 10 channels
-    model = getattr(recipes, name)(extractor=front(), whitening=whitening, n_components=5, n_neighbors=3)
-    model.fit(gallery, y)
+    reduced = {} if whitening is None else {"n_components": 5}
+    model = small(name, extractor=front(), whitening=whitening, n_neighbors=3, **reduced)
+    with warnings.catch_warnings():
+        if (name in SMALL or name == "scda") and whitening == "learned":
+            warnings.simplefilter("ignore", UserWarning)  # more dimensions than pairs: a ridge is added
+        model.fit(gallery, y)
     found = model.predict(gallery)
     assert found.shape == (16, 3)
     assert np.array_equal(found[:, 0], np.arange(16))
@@ -131,9 +163,12 @@ def test_maps_can_be_given_instead_of_photographs():
 @pytest.mark.parametrize("name", MULTI)
 def test_recipes_of_several_maps(name):
     maps = list(zip(*[front(image_size=size).fit_transform(pictures(8)) for size in (64, 96)], strict=True))
-    model = getattr(recipes, name)(extractor="passthrough", n_neighbors=3).fit(maps)
+    if name == "mop_cnn":
+        maps = [(*pair, pair[1]) for pair in maps]
+    model = small(name, extractor="passthrough", whitening=None, n_neighbors=3).fit(maps)
     assert np.array_equal(model.predict(maps)[:, 0], np.arange(8))
-    assert model.named_steps["pooler"]._n_features_out == (20 if name == "ms_rmac" else 10)
+    lengths = {"ms_rmac": 20, "mop_cnn": 10 + 2 * 3 * 4}
+    assert model.named_steps["pooler"]._n_features_out == lengths.get(name, 10)
 
 
 def test_multi_layer_recipes_name_the_published_layers():
@@ -142,6 +177,115 @@ def test_multi_layer_recipes_name_the_published_layers():
     channels = [maps.shape[0] for maps in extractor.fit_transform(pictures(1))[0]]
     assert channels == [64, 128, 256, 512, 512]
     assert recipes.late_fusion_rmac().named_steps["extractor"].image_size == [550, 800, 1050]
+
+
+def test_the_papers_networks():
+    """Backbone, layers and size of the recipes that have their own; None stands for them too."""
+    asked = {
+        "bow_cnn": ("vgg16", "relu5_1", 336),
+        "regional_second_order": ("vgg19", "relu5_4", 1024),
+        "multi_resolution_pfa": ("resnet50", ["layer4", "layer3"], [1050, 800, 550]),
+        "super_global": ("resnet101", "layer4", [724, 1024, 1448]),
+        "mfc": ("vgg16", "pool5", [512, 768, 1024]),
+    }
+    for name, expected in asked.items():
+        for model in (getattr(recipes, name)(), getattr(recipes, name)(extractor=None)):
+            extractor = model.named_steps["extractor"]
+            assert (extractor.backbone, extractor.layers, extractor.image_size) == expected
+    assert recipes.multi_resolution_pfa().named_steps["extractor"].multi_resolution == "sum"
+
+
+def test_components_need_a_whitening_that_takes_them():
+    with pytest.raises(ValueError, match="n_components=7 is for whitening='pca' or 'learned', not for None"):
+        recipes.gem(whitening=None, n_components=7)
+    with pytest.raises(ValueError, match="n_components=7 is for"):
+        recipes.gem(whitening=PCA(3), n_components=7)
+    assert "whitening" not in recipes.spoc(whitening=None).named_steps  # its own 256 fall away too
+
+
+def test_regional_second_order_is_the_papers_system():
+    model = recipes.regional_second_order(expand=10)
+    assert list(model.named_steps) == ["extractor", "pooler", "retriever"]
+    pooler = model.named_steps["pooler"]
+    assert (pooler.n_clusters, pooler.n_local, pooler.n_components, pooler.reg) == (3, 128, 512, 1e-3)
+    expansion = model.named_steps["retriever"]
+    assert (expansion.n_expand, expansion.include_query, expansion.retriever.metric) == (10, False, "cosine")
+    with pytest.raises(ValueError, match="whitens in its pooler"):
+        recipes.regional_second_order(whitening=None)
+
+
+def test_regional_second_order_finds_the_gallery_itself():
+    gallery = pictures(8)
+    model = recipes.regional_second_order(extractor=front(), n_local=6, n_components=5, n_neighbors=3).fit(
+        gallery
+    )
+    assert np.array_equal(model.predict(gallery)[:, 0], np.arange(8))
+    whole = model.set_params(pooler__regions="whole")[:-1].transform(gallery)
+    assert all(len(regions) == 1 for regions in whole)
+    assert np.array_equal(model[-1].predict(whole)[:, 0], np.arange(8))
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_multi_resolution_pfa_is_the_papers_system(local):
+    extractor = front(
+        backbone="resnet18",
+        weights=None,
+        layers=["layer4", "layer3"],
+        image_size=[96, 64],
+        multi_resolution="sum",
+        random_state=0,
+    )
+    gallery = pictures(8)
+    model = recipes.multi_resolution_pfa(
+        local=local, n_features=40, extractor=extractor, random_state=0, n_neighbors=3
+    ).fit(gallery)
+    assert list(model.named_steps) == ["extractor", "pooler", "selector", "retriever"]
+    assert np.array_equal(model.predict(gallery)[:, 0], np.arange(8))
+    retriever = model.named_steps["retriever"]
+    assert retriever.metric == "manhattan"
+    described = model[:-1].transform(gallery)
+    if local:
+        assert retriever.region_pairs == "same"
+        assert all(regions.shape == (2, 40) for regions in described)
+        assert model.named_steps["pooler"].poolers[1][1].n_resolutions == 2
+        stacked = np.stack(described)
+        apart = np.abs(stacked[:, None] - stacked[None]).sum(axis=3).min(axis=2)
+    else:
+        assert described.shape == (8, 40)
+        apart = np.abs(described[:, None] - described[None]).sum(axis=2)
+    found, indices = retriever.kneighbors(described, n_neighbors=8)
+    np.testing.assert_allclose(found, np.take_along_axis(apart, indices, axis=1), rtol=1e-5, atol=1e-5)
+
+
+def test_multi_resolution_pfa_says_what_it_cannot_do():
+    with pytest.raises(ValueError, match="whitening"):
+        recipes.multi_resolution_pfa(whitening="pca")
+    with pytest.raises(ValueError, match="n_components"):
+        recipes.multi_resolution_pfa(n_components=5)
+    with pytest.raises(ValueError, match="local=True needs a ConvFeatureExtractor"):
+        recipes.multi_resolution_pfa(local=True, extractor="passthrough")
+
+
+def test_neural_codes_are_reduced_without_whitening():
+    whitening = recipes.neural_codes().named_steps["whitening"]
+    assert (whitening.n_components, whitening.power) == (128, 0)
+    assert recipes.neural_codes(n_components=256).named_steps["whitening"].n_components == 256
+    assert "whitening" not in recipes.neural_codes(whitening=None).named_steps
+
+
+@pytest.mark.parametrize("name", ["neural_codes", "mop_cnn"])
+def test_patches_go_through_the_network(name):
+    """A small network in the place of VGG16, its pooled features in that of a fully connected layer."""
+    own = {"backbone": "squeezenet1_1", "layer": "flatten", "weights": None}
+    model = small(name, whitening=None, n_neighbors=3, **own).fit(pictures(4))
+    assert np.array_equal(model.predict(pictures(4))[:, 0], np.arange(4))
+
+
+def test_patch_ckn_learns_from_the_photographs():
+    model = small("patch_ckn", points="hessian", n_neighbors=3)
+    model.set_params(extractor__image_size=64, extractor__n_channels=(8, 16), extractor__n_patches=500)
+    model.fit(pictures(4))
+    assert np.array_equal(model.predict(pictures(4))[:, 0], np.arange(4))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,7 +22,6 @@ DEFAULTS: dict[str, Any] = {
     "whitening": "none",
     "expand": 0,
 }
-_SEVERAL_MAPS = ("late_fusion_rmac", "ms_rmac")
 _UNREADABLE = r"\d+ of \d+ images could not be read"
 
 
@@ -50,15 +49,15 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
         raise ValueError(
             f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}"
         )
-    if settings["recipe"] in _SEVERAL_MAPS:
-        raise ValueError(
-            f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python"
-        )
     if settings["whitening"] not in ("none", "pca", "learned"):
         raise ValueError(f"whitening must be none, pca or learned, got {settings['whitening']!r}")
     if settings["extractor"] == "kernel" and settings["weights"] != "default":
         raise ValueError(
             "weights are for torchvision networks; the kernel extractor learns from your photographs"
+        )
+    if make_pipeline(settings).named_steps["pooler"]._layers:
+        raise ValueError(
+            f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python"
         )
     return settings
 
@@ -67,10 +66,19 @@ def make_pipeline(settings: Mapping[str, Any]) -> Pipeline:
     """Make the unfitted Pipeline of some settings."""
     from .. import recipes
 
-    return getattr(recipes, settings["recipe"])(
+    pipeline = getattr(recipes, settings["recipe"])(
         extractor=_make_extractor(settings),
         whitening=None if settings["whitening"] == "none" else settings["whitening"],
         expand=settings["expand"] or None,
+    )
+    # codebooks come out alike each time; the index keeps dense rows
+    fixed = {"random_state": 0, "sparse_output": False}
+    return pipeline.set_params(
+        **{
+            name: fixed[name.rpartition("__")[2]]
+            for name in pipeline.get_params()
+            if name.rpartition("__")[2] in fixed
+        }
     )
 
 

@@ -1,0 +1,68 @@
+"""Published methods as complete Pipelines: photographs in, ranked neighbours out.
+
+Every function returns an unfitted scikit-learn ``Pipeline`` with the steps ``extractor``, ``pooler``,
+``normalizer``, ``whitening``, ``whitened_normalizer`` and ``retriever`` (the two of whitening only where it is
+asked for; `regional_second_order` and `multi_resolution_pfa` reduce in ways of their own), with the papers'
+settings. Any parameter can be changed or searched as usual, for instance ``gsw().set_params(pooler__sjw__rho=10)``.
+Fit it on the gallery; ``predict`` gives the indices of the nearest gallery photographs of each query, best first,
+and ``score`` the mAP by label.
+
+All take the same keyword arguments besides their own (``Settings``):
+
+extractor : estimator or None
+    The front, exchanged for another: ``ConvKernelExtractor()``, ``ConvFeatureExtractor("resnet50")``, or
+    ``"passthrough"`` when `X` holds feature maps already. None is the network of the paper; where papers differ,
+    VGG16's pool5 at longest side 1024, the size of the photographs of Oxford5k and Paris6k that they leave as they
+    are.
+
+whitening : {"pca", "learned"}, transformer or None
+    "pca": PCA-whitening fitted on what the Pipeline is fitted on (the papers use a sibling collection: fit one there
+    and give it here as ``sklearn.frozen.FrozenEstimator``). "learned": discriminative whitening, which needs labels
+    in ``fit``. Whitening wants more photographs than dimensions: with fewer, None serves better.
+
+n_components : int or None
+    Dimensions kept by "pca" or "learned"; None keeps all, unless the method has a number of its own.
+
+expand : int or None
+    Query expansion with that many neighbours.
+
+n_neighbors : int
+    Neighbours that ``predict`` returns.
+"""
+
+from ._codebooks import bow_cnn, fisher, netvlad, t_embedding, vlad
+from ._patches import mop_cnn, neural_codes, patch_ckn
+from ._regions import fde, grmac, region_integration, regional_second_order, rmac
+from ._several_maps import late_fusion_rmac, mfc, ms_rmac, multi_resolution_pfa, super_global
+from ._weights import adaptive_gaussian, crow, gem, gsw, how, mac, sba, scda, sjw, spoc
+
+__all__ = [
+    "adaptive_gaussian",
+    "bow_cnn",
+    "crow",
+    "fde",
+    "fisher",
+    "gem",
+    "grmac",
+    "gsw",
+    "how",
+    "late_fusion_rmac",
+    "mac",
+    "mfc",
+    "mop_cnn",
+    "ms_rmac",
+    "multi_resolution_pfa",
+    "netvlad",
+    "neural_codes",
+    "patch_ckn",
+    "region_integration",
+    "regional_second_order",
+    "rmac",
+    "sba",
+    "scda",
+    "sjw",
+    "spoc",
+    "super_global",
+    "t_embedding",
+    "vlad",
+]

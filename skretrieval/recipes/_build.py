@@ -1,0 +1,121 @@
+"""The rows of steps that recipes return, and the settings that all recipes share."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict, Unpack
+
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import Normalizer
+
+from ..extraction import ConvFeatureExtractor
+from ..postprocessing import LearnedWhitening, PCAWhitening
+from ..retrieval import NearestNeighborsRetriever, QueryExpansion
+
+Step = tuple[str, Any]
+
+
+class Settings(TypedDict, total=False):
+    """The keyword arguments that all recipes share, described at the head of the package."""
+
+    extractor: Any
+    whitening: Any
+    n_components: int | None
+    expand: int | None
+    n_neighbors: int
+
+
+def describe_and_search(pooler: BaseEstimator, defaults: Settings, **settings: Unpack[Settings]) -> Pipeline:
+    """Put extractor, pooler, l2, whitening with another l2, and the search in a row.
+
+    Parameters
+    ----------
+    pooler : pooler
+        The method.
+    defaults : dict
+        What the method sets where the caller does not.
+    **settings
+        What the caller of the recipe gave.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+
+    Raises
+    ------
+    ValueError
+        If `whitening` is an unknown word, or `n_components` was given without one for it to apply to.
+    """
+    if settings.get("extractor") is None:
+        settings["extractor"] = defaults.get("extractor")
+    chosen: Settings = {"whitening": "pca", **defaults, **settings}  # type: ignore[typeddict-item]
+    whitening = chosen["whitening"]
+    if not isinstance(whitening, str) and settings.get("n_components") is not None:
+        raise ValueError(
+            f"n_components={settings['n_components']} is for whitening='pca' or 'learned', not for {whitening!r}"
+        )
+    steps: list[Step] = [("normalizer", Normalizer())]
+    if whitening is not None:
+        named = isinstance(whitening, str)
+        whitener = _by_name(whitening)(chosen.get("n_components")) if named else _copy(whitening)
+        steps += [("whitening", whitener), ("whitened_normalizer", Normalizer())]
+    return in_a_row(pooler, steps, **chosen)
+
+
+def whiten_regions(pooler: Any, defaults: Settings, **settings: Unpack[Settings]) -> Pipeline:
+    """Let a pooler whiten its regions, where the whitening asked for is PCA; else as ``describe_and_search``."""
+    if settings.get("whitening", "pca") != "pca":
+        return describe_and_search(pooler.set_params(whiten=False), defaults, **settings)
+    chosen: Settings = {**defaults, **settings}
+    pooler.set_params(whiten=True, n_components=chosen.get("n_components"))
+    return in_a_row(pooler, [("normalizer", Normalizer())], **chosen)
+
+
+def in_a_row(
+    pooler: BaseEstimator,
+    steps: list[Step],
+    retriever: NearestNeighborsRetriever | None = None,
+    include_query: bool = True,
+    **settings: Unpack[Settings],
+) -> Pipeline:
+    """Put extractor, pooler, any steps and the search in a row.
+
+    Parameters
+    ----------
+    pooler : pooler
+        The method.
+    steps : list of (str, transformer)
+        What stands between the pooler and the search.
+    retriever : NearestNeighborsRetriever, optional
+        Default: by cosine.
+    include_query : bool
+        Of the query expansion.
+    **settings
+        ``extractor``, ``expand`` and ``n_neighbors``; the others are the caller's affair.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    extractor = settings.get("extractor")
+    front = ConvFeatureExtractor("vgg16", layers="pool5") if extractor is None else _copy(extractor)
+    retriever = NearestNeighborsRetriever() if retriever is None else retriever
+    search: Any = retriever.set_params(n_neighbors=settings.get("n_neighbors", retriever.n_neighbors))
+    expand = settings.get("expand")
+    if expand is not None:
+        search = QueryExpansion(search, expand, include_query=include_query)
+    return Pipeline([("extractor", front), ("pooler", pooler), *steps, ("retriever", search)])
+
+
+def _by_name(whitening: str) -> Any:
+    known = {"pca": PCAWhitening, "learned": LearnedWhitening}
+    if whitening not in known:
+        raise ValueError(f"whitening must be 'pca', 'learned', a transformer or None, got {whitening!r}")
+    return known[whitening]
+
+
+def _copy(step: Any) -> Any:
+    """Clone an estimator, so that two Pipelines never share one; "passthrough" stays."""
+    return step if isinstance(step, str) else clone(step)

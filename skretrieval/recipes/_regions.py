@@ -1,0 +1,129 @@
+"""Methods that describe regions of one map per photograph."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from sklearn.pipeline import Pipeline
+
+from ..extraction import ConvFeatureExtractor
+from ..pooling import (
+    EntropyPooler,
+    GRMACPooler,
+    PoolerFusion,
+    RegionalSecondOrderPooler,
+    RegionIntegrationPooler,
+    RMACPooler,
+)
+from ._build import Settings, describe_and_search, in_a_row, whiten_regions
+
+
+def grmac(*, n_levels=3, p=3.0, **settings: Unpack[Settings]) -> Pipeline:
+    """Return GR-MAC alone (S000 section 3.2).
+
+    Parameters
+    ----------
+    n_levels, p : int, float
+        Of :class:`~skretrieval.pooling.GRMACPooler`.
+    **settings
+        See the package.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    return describe_and_search(GRMACPooler(n_levels, p), {}, **settings)
+
+
+def rmac(*, n_levels=3, **settings: Unpack[Settings]) -> Pipeline:
+    """Return R-MAC (Tolias et al. 2016): its PCA-whitening works on each region, before the sum.
+
+    Parameters
+    ----------
+    n_levels : int, default=3
+        Scales of the region grid.
+    **settings
+        See the package. "pca" whitens the regions; anything else is applied to their sum.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    return whiten_regions(RMACPooler(n_levels), {}, **settings)
+
+
+def region_integration(*, n_levels=3, **settings: Unpack[Settings]) -> Pipeline:
+    """Return feature weighting and region integration (S001): every region is whitened before the sum.
+
+    Parameters
+    ----------
+    n_levels : int, default=3
+        Scales of the region grid.
+    **settings
+        See the package. "pca" whitens the regions; anything else is applied to their sum. The paper expands queries
+        with 5 (Oxford5k), 10 or 30 (Paris6k) results, the query counted among them: ``expand`` 4, 9 or 29 (A-34).
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    return whiten_regions(RegionIntegrationPooler(n_levels), {}, **settings)
+
+
+def fde(*, weight=0.1, n_levels=3, n_bins=10, **settings: Unpack[Settings]) -> Pipeline:
+    """Return R-MAC fused with the entropies of the activations (FDE; what is inferred, `EntropyPooler` says).
+
+    Parameters
+    ----------
+    weight : float, default=0.1
+        Of the entropies; R-MAC has ``1 - weight``.
+    n_levels, n_bins : int
+        Of :class:`~skretrieval.pooling.EntropyPooler`; R-MAC shares the levels.
+    **settings
+        See the package.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    parts = [("rmac", RMACPooler(n_levels)), ("entropy", EntropyPooler(n_levels, n_bins=n_bins))]
+    return describe_and_search(PoolerFusion(parts, weights=[1 - weight, weight]), {}, **settings)
+
+
+def regional_second_order(*, n_clusters=3, n_local=128, **settings: Unpack[Settings]) -> Pipeline:
+    """Return regional second-order pooling (S004): region sets, compared by their best pair (eq 7).
+
+    VGG19's relu5_4 unless another extractor is given. Queries that are crops want their whole region only:
+    ``set_params(pooler__regions="whole")`` before they are described. Query expansion takes the best regions of 10
+    results and leaves the query out (eq 8, A-32): ``expand=10``, but not for Holidays.
+
+    Parameters
+    ----------
+    n_clusters, n_local : int
+        Of :class:`~skretrieval.pooling.RegionalSecondOrderPooler`.
+    **settings
+        See the package. The method is whitened inside the pooler, to 512 dimensions unless `n_components` says
+        otherwise: `whitening` can only be "pca".
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted; it has no steps between the pooler and the retriever.
+
+    Raises
+    ------
+    ValueError
+        If another whitening is asked for.
+    """
+    whitening = settings.get("whitening", "pca")
+    if whitening != "pca":
+        raise ValueError(
+            f"regional_second_order whitens in its pooler: whitening must be 'pca', got {whitening!r}"
+        )
+    settings["extractor"] = settings.get("extractor") or ConvFeatureExtractor("vgg19", layers="relu5_4")
+    pooler = RegionalSecondOrderPooler(n_clusters, n_local, settings.get("n_components", 512))
+    return in_a_row(pooler, [], include_query=False, **settings)

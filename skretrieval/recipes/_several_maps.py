@@ -1,0 +1,186 @@
+"""Methods over several layers or resolutions: an extractor of your own gives a tuple of maps per photograph."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from sklearn.pipeline import Pipeline
+
+from ..extraction import ConvFeatureExtractor
+from ..pooling import (
+    ClassActivationMask,
+    LayerwisePooler,
+    PoolerFusion,
+    RMACPooler,
+    SquareSumRMACPooler,
+    SumPooler,
+    WeightedPooler,
+)
+from ..postprocessing import PrincipalFeatureSelector
+from ..retrieval import NearestNeighborsRetriever
+from ._build import Settings, describe_and_search, in_a_row
+
+
+def ms_rmac(*, weights=None, **settings: Unpack[Settings]) -> Pipeline:
+    """Return multi-scale R-MAC: the last convolution of each block of VGG16, 1472 dimensions (MS-RMAC).
+
+    Parameters
+    ----------
+    weights : sequence of float, default=None
+        Factor of each layer's l2-normalised descriptor; the method's authors learn them from labels, None is alike
+        (A-33).
+    **settings
+        See the package. `whitening` is None unless given; an `extractor` of yours gives tuples of maps.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    blocks = ["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]
+    defaults: Settings = {"extractor": ConvFeatureExtractor("vgg16", layers=blocks), "whitening": None}
+    return describe_and_search(LayerwisePooler(RMACPooler(), weights=weights), defaults, **settings)
+
+
+def late_fusion_rmac(*, image_size=(550, 800, 1050), **settings: Unpack[Settings]) -> Pipeline:
+    """Return R-MAC at several resolutions, l2-normalised and added (Gordo et al. 2017, as baseline of S003).
+
+    Parameters
+    ----------
+    image_size : sequence of int, default=(550, 800, 1050)
+        Longest sides in pixels, for the default extractor.
+    **settings
+        See the package. `whitening` is None unless given; an `extractor` of yours gives one map per resolution.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    sizes = list(image_size)
+    extractor = ConvFeatureExtractor("resnet50", layers="layer4", image_size=sizes)
+    defaults: Settings = {"extractor": extractor, "whitening": None}
+    return describe_and_search(LayerwisePooler(RMACPooler(), combine="sum"), defaults, **settings)
+
+
+def mfc(*, image_size=(512, 768, 1024), **settings: Unpack[Settings]) -> Pipeline:
+    """Return sums at three scales, l2-normalised and added (MFC, Hao et al. 2016).
+
+    Only the tables that cite the method were at hand: scales and pooling are inferred.
+
+    Parameters
+    ----------
+    image_size : sequence of int, default=(512, 768, 1024)
+        Longest sides in pixels, for the default extractor.
+    **settings
+        See the package.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    extractor = ConvFeatureExtractor("vgg16", layers="pool5", image_size=list(image_size))
+    pooler = LayerwisePooler(SumPooler(), combine="sum")
+    return describe_and_search(pooler, {"extractor": extractor}, **settings)
+
+
+def super_global(*, p=4.6, image_size=(724, 1024, 1448), **settings: Unpack[Settings]) -> Pipeline:
+    """Return regional GeM per scale and the maximum over scales (SuperGlobal, Shao et al. 2023).
+
+    The authors' network is trained for retrieval and ends in a learned projection before the maximum; here the maps
+    are as given. Their re-ranking is no part of it.
+
+    Parameters
+    ----------
+    p : float, default=4.6
+        Exponent of GeM over the map.
+    image_size : sequence of int, default=(724, 1024, 1448)
+        Longest sides in pixels, for the default extractor: a factor of the square root of 2 apart.
+    **settings
+        See the package.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted.
+    """
+    extractor = ConvFeatureExtractor("resnet101", layers="layer4", image_size=list(image_size))
+    regional = WeightedPooler(reduce="regional_power_mean", reduce_params={"p": p})
+    defaults: Settings = {"extractor": extractor, "whitening": None}
+    return describe_and_search(LayerwisePooler(regional, combine="max"), defaults, **settings)
+
+
+def multi_resolution_pfa(
+    *,
+    local=False,
+    n_features=768,
+    image_size=(1050, 800, 550),
+    random_state=None,
+    **settings: Unpack[Settings],
+) -> Pipeline:
+    """Return square-sum R-MAC over resolutions and layers, reduced by feature selection (S003).
+
+    The maps of three resolutions are added, for the last two stages of ResNet50; their descriptors are concatenated,
+    the principal features selected, and compared by Manhattan distance (section 4.6).
+
+    Parameters
+    ----------
+    local : bool, default=False
+        Also pool the cells that speak for the most likely class, and take the smaller of the global and the local
+        distance. The paper finds that it does not help.
+    n_features : int, default=768
+        Features to keep: 768 for Holidays and UKB, 320 for Oxford5k, 384 for Paris6k.
+    image_size : sequence of int, default=(1050, 800, 550)
+        Longest sides in pixels, for the default extractor.
+    random_state : int, RandomState instance or None, default=None
+        Of the feature selection, whose result depends on it by nature.
+    **settings
+        See the package. The method selects instead of whitening: `whitening` can only be None, and `n_components`
+        is `n_features` here. With `local` an `extractor` of yours must be a `ConvFeatureExtractor`, whose classifier
+        is looked up, with the layer that the classifier sees as the first.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted, with the steps extractor, pooler, selector and retriever.
+
+    Raises
+    ------
+    ValueError
+        If a whitening is asked for, or the extractor of ``local=True`` has no classifier.
+    """
+    given = [name for name in ("whitening", "n_components") if settings.get(name) is not None]
+    if given:
+        raise ValueError(
+            f"multi_resolution_pfa selects n_features instead of whitening: {given} cannot be set"
+        )
+    sizes = list(image_size)
+    default = ConvFeatureExtractor(
+        "resnet50", layers=["layer4", "layer3"], image_size=sizes, multi_resolution="sum"
+    )
+    settings["extractor"] = extractor = settings.get("extractor") or default
+    pooler: Any = LayerwisePooler(SquareSumRMACPooler(), norm=None)
+    retriever = NearestNeighborsRetriever(metric="manhattan")
+    if local:
+        parts = [("global", pooler), ("local", _masked(pooler, extractor))]
+        pooler = PoolerFusion(parts, combine="regions", norm=None)
+        retriever.set_params(region_pairs="same")
+    selector = PrincipalFeatureSelector(n_features, random_state=random_state)
+    return in_a_row(pooler, [("selector", selector)], retriever, **settings)
+
+
+def _masked(pooler: Any, extractor: Any) -> ClassActivationMask:
+    """Pool what the classifier of the extractor's own network looks at."""
+    if not isinstance(extractor, ConvFeatureExtractor):
+        raise ValueError(
+            f"local=True needs a ConvFeatureExtractor, whose network classifies, got {extractor!r}"
+        )
+    several = isinstance(extractor.image_size, list | tuple) and extractor.multi_resolution == "sum"
+    return ClassActivationMask(
+        pooler,
+        backbone=extractor.backbone,
+        weights=extractor.weights,
+        n_resolutions=len(extractor.image_size) if several else 1,
+        random_state=extractor.random_state,
+    )
