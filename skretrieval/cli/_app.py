@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from .._version import __version__
+from . import _evaluate, _reproduce
 
 app = typer.Typer(
     help="Training-free image retrieval: index photographs, search them, look at the results.",
@@ -290,3 +291,7 @@ def _shown(path: str | os.PathLike) -> str:
     """Make a file name printable, whatever bytes it holds."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return os.fspath(path).encode(encoding, "replace").decode(encoding)
+
+
+_evaluate.add_command(app, _told)
+_reproduce.add_command(app, _told)

@@ -109,6 +109,11 @@ def evaluate(
         Figures with standard errors over queries, those of each query, every setting, versions and hashes;
         ``to_json`` writes them, and :func:`rerun` does it again.
 
+    Warns
+    -----
+    UserWarning
+        If queries or gallery images are in `whitening_set` too.
+
     Raises
     ------
     ValueError
@@ -147,6 +152,7 @@ def evaluate(
     if whitening_pairs is not None and learning is None:
         raise ValueError("whitening_pairs are photographs of a whitening_set, and none is given")
     workspace = workspace or Workspace(memory, verbose)
+    overlap = workspace.overlap(photographs, learning)
     run = workspace.run(
         settings,
         whole,
@@ -168,6 +174,7 @@ def evaluate(
         "pipeline": _pipeline_record(settings),
         "dataset": {**photographs.summary(), "n_images": len(whole.images)},
         "whitening_set": None if learning is None else learning.summary(),
+        "overlap": overlap,
         "distractors": [more.summary() for more in added],
         "options": to_plain(choices),
         "dimension": run.dimension,

@@ -113,15 +113,15 @@ def _layers(layers: Any, backbone: str) -> Any:
 
 @lru_cache(maxsize=16)
 def _block_ends(backbone: str) -> tuple[str, ...]:
-    network = build_module(backbone, 0, None).eval()
-    if hasattr(network, "layer4"):
-        return _STAGES
-    parts = getattr(network, "features", None)
-    if not isinstance(parts, torch.nn.Sequential):
-        raise ValueError(f"the layers of {backbone!r} that end a resolution are not known")
-    names, sides = [], []
-    with torch.inference_mode():
+    with torch.device("meta"):  # shapes without numbers
+        network = build_module(backbone, 0, None).eval()
+        if hasattr(network, "layer4"):
+            return _STAGES
+        parts = getattr(network, "features", None)
+        if not isinstance(parts, torch.nn.Sequential):
+            raise ValueError(f"the layers of {backbone!r} that end a resolution are not known")
         maps = torch.zeros(1, 3, 224, 224)
+        names, sides = [], []
         for name, part in parts.named_children():
             maps = part(maps)
             names.append(f"features.{name}")

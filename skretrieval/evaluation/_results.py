@@ -27,8 +27,8 @@ class Evaluation:
     ----------
     record : dict
         What the file holds: ``name``, ``pipeline`` (every parameter of every step), ``dataset``, ``whitening_set``,
-        ``distractors``, ``options``, ``versions``, ``device``, ``dtype``, ``weights_fingerprint``, ``failed``,
-        ``seconds``, ``metrics`` and ``per_query``.
+        ``overlap``, ``distractors``, ``options``, ``versions``, ``device``, ``dtype``, ``weights_fingerprint``,
+        ``failed``, ``seconds``, ``metrics`` and ``per_query``.
     pipeline : Pipeline, default=None
         The fitted Pipeline: what it learned is frozen, so that ``fit`` indexes another gallery without learning
         anew. Not in the file.
@@ -73,8 +73,8 @@ class Evaluation:
             if not _same(first, second):
                 found.append(f"{name}: {_shown(first)} and {_shown(second)}")
         for name in sorted({*self.per_query, *other.per_query}):
-            first, second = self.per_query.get(name), other.per_query.get(name)
-            if first is None or second is None or not np.array_equal(first, second, equal_nan=True):
+            mine, theirs = self.per_query.get(name), other.per_query.get(name)
+            if mine is None or theirs is None or not np.array_equal(mine, theirs, equal_nan=True):
                 found.append(f"{name}: differs for single queries")
         return found
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 
 from .. import recipes
@@ -232,7 +233,15 @@ def build(recipe: str, settings: dict[str, Any], extractor: Any = None) -> Pipel
         arguments["extractor"] = extractor
     elif network is not None:
         arguments["extractor"] = ConvFeatureExtractor(**network)
-    return getattr(recipes, recipe)(**arguments)
+    pipeline = getattr(recipes, recipe)(**arguments)
+    if (
+        recipe == "multi_resolution_pfa"
+        and network is not None
+        and len(np.atleast_1d(network["layers"])) == 1
+    ):
+        # the paper's intermediate results are of one map, which there is nothing to combine with
+        pipeline.set_params(pooler=pipeline.named_steps["pooler"].poolers)
+    return pipeline
 
 
 def _chosen(papers: Collection[str] | None) -> list[str]:

@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from ..extraction import FeatureMaps
 from ..metrics import evaluate as score_rankings
 from ..metrics import standard_error
+from ..model_selection import warn_if_overlapping
 from ..postprocessing import DatabaseAugmentation
 from ..retrieval._base import RetrieverMixin
 from ._photo_set import PhotoSet
@@ -68,6 +69,7 @@ class Workspace:
         self._extractors: dict[str, Any] = {}
         self._fronts: dict[str, _Front] = {}
         self._described: dict[tuple[str, ...], tuple[Any, dict[int, str]]] = {}
+        self._overlaps: dict[tuple[str, str], int] = {}
 
     def run(
         self,
@@ -134,6 +136,20 @@ class Workspace:
         whole = Pipeline([*frozen, (pipeline.steps[-1][0], index)])
         seconds = {"describe": described - began, "search": time.perf_counter() - described}
         return Run(whole, metrics, per_query, failed, _dimension(gallery), seconds)
+
+    def overlap(self, photographs: PhotoSet, learning: PhotoSet | None) -> int:
+        """Count the test photographs and queries that are learned from, and warn of them, once."""
+        if learning is None:
+            return 0
+        key = (photographs.digest(), learning.digest())
+        if key not in self._overlaps:
+            tested, queries = photographs.images, photographs.queries
+            if queries is not None:
+                both = (tested, queries)
+                arrays = all(isinstance(items, np.ndarray) for items in both)
+                tested = np.concatenate(both) if arrays else [*tested, *queries]
+            self._overlaps[key] = len(warn_if_overlapping(learning.images, tested, fit_name="whitening set"))
+        return self._overlaps[key]
 
     # ------------------------------------------------------------------ photographs to raw descriptors
     def _fit_front(self, steps: list[tuple[str, Any]], source: PhotoSet) -> _Front:
@@ -369,7 +385,7 @@ def _dimension(descriptors: Any) -> int:
 
 def device_of(pipeline: Pipeline) -> dict[str, Any]:
     """Tell what a fitted Pipeline ran on, and with which weights."""
-    extractor = getattr(pipeline.steps[0][1], "estimator", None)
+    extractor: Any = getattr(pipeline.steps[0][1], "estimator", None)
     if not hasattr(extractor, "_device"):
         return {"device": "cpu", "weights_fingerprint": None, "dtype": None}
     device = extractor._device()

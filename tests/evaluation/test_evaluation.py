@@ -1,5 +1,6 @@
 """Evaluation against plain computations, protocols of every kind, whitening elsewhere."""
 
+import shutil
 import warnings
 
 import numpy as np
@@ -346,3 +347,21 @@ def test_a_table_gives_queries_and_boxes(folder, extractor):
     assert evaluation.record["dataset"]["n_queries"] == 1
     assert evaluation.record["dataset"]["n_images"] == 11
     assert evaluation.record["dataset"]["source"] == {"folder": str(table)}
+
+
+def test_photographs_that_are_learned_from_and_tested_on_are_told(
+    folder, make_folder, extractor, other_folder
+):
+    there = make_folder("there", n=9, start=500)
+    shutil.copy(folder / "b" / "04.png", there / "a" / "again.png")
+    pipelines = {
+        "a": recipes.gem(extractor=extractor, n_components=3),
+        "b": recipes.mac(extractor=extractor, n_components=3),
+    }
+    with pytest.warns(UserWarning, match=r"1 of 12 test images are in the whitening set of 10") as told:
+        found = compare(pipelines, folder, whitening_set=there)
+    assert len(told) == 1
+    assert found["a"].record["overlap"] == found["b"].record["overlap"] == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert evaluate(pipelines["a"], folder, whitening_set=other_folder).record["overlap"] == 0

@@ -1,0 +1,295 @@
+"""`skretrieval evaluate`: recipes on a collection of photographs, under the collection's protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Told = Callable[[], AbstractContextManager[None]]
+
+
+def add_command(app: typer.Typer, told: Told) -> None:
+    """Add the command to an application.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The application.
+    told : callable
+        Gives the context that turns errors into lines.
+    """
+
+    @app.command()
+    def evaluate(
+        dataset: Annotated[
+            str | None,
+            typer.Option(
+                "--dataset",
+                "-d",
+                help="oxford5k, paris6k, roxford5k, rparis6k, holidays, ukbench, oxford105k, paris106k; or a folder "
+                "whose sub-folders are labels, or a table (.csv) of path, label, role, box.",
+            ),
+        ] = None,
+        recipe: Annotated[
+            list[str] | None,
+            typer.Option("--recipe", "-r", help="gsw, grmac, rmac ...; several are compared. [default: gsw]"),
+        ] = None,
+        extractor: Annotated[
+            str | None,
+            typer.Option(
+                help="'kernel', or a torchvision network in the place of the paper's. [default: the paper's]"
+            ),
+        ] = None,
+        weights: Annotated[
+            str | None, typer.Option(help="'default' (torchvision's), 'random', or a state-dict file.")
+        ] = None,
+        size: Annotated[
+            int | None, typer.Option(min=1, help="Longest side in pixels. [default: the paper's]")
+        ] = None,
+        whitening: Annotated[
+            str | None,
+            typer.Option(
+                help="none, pca or learned. [default: the recipe's with --whitening-set, else none]"
+            ),
+        ] = None,
+        whitening_set: Annotated[
+            str | None,
+            typer.Option(
+                help="Where everything is learned: 'sibling' (Paris6k for Oxford5k ...), a name, or a folder. "
+                "[default: the gallery itself, without its labels]"
+            ),
+        ] = None,
+        n_components: Annotated[
+            int | None, typer.Option(min=1, help="Dimensions that whitening keeps.")
+        ] = None,
+        expand: Annotated[int, typer.Option(min=0, help="Query expansion with that many results.")] = 0,
+        distractors: Annotated[
+            list[str] | None, typer.Option(help="Photographs to add to the gallery: flickr100k, or a folder.")
+        ] = None,
+        setting: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the Pipeline: pooler__p=4."),
+        ] = None,
+        query_setting: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--query-set", metavar="NAME=VALUE", help="One for queries only: pooler__regions=whole."
+            ),
+        ] = None,
+        option: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="NAME=VALUE", help="An option of the collection: upright=true, database=non_queries."
+            ),
+        ] = None,
+        whole_queries: Annotated[
+            bool, typer.Option("--whole-queries", help="Whole photographs where queries have boxes.")
+        ] = False,
+        data_home: Annotated[Path | None, typer.Option(help="Where published collections lie.")] = None,
+        download: Annotated[
+            bool, typer.Option("--download", help="Download what is missing of collections.")
+        ] = False,
+        cache: Annotated[
+            Path | None, typer.Option(help="Keep the maps of the photographs here, for other runs.")
+        ] = None,
+        on_error: Annotated[
+            str, typer.Option(help="raise, or warn: photographs that cannot be read get an empty map.")
+        ] = "raise",
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+        batch_size: Annotated[
+            int | None, typer.Option(min=1, help="Photographs that go through the network together.")
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option("--out", "-o", help="Write figures and every setting as JSON.")
+        ] = None,
+        source: Annotated[
+            Path | None,
+            typer.Option("--from", metavar="RESULT", help="Run again what such a file describes."),
+        ] = None,
+        progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    ) -> None:
+        """Evaluate recipes under the protocol of a collection, and write a result that can be rerun.
+
+        Prints mAP (N-S for UKB) with its standard error over queries. With --from the settings come from a result:
+        the command then tells whether its figures come out again, to the digit, and fails if they do not.
+        """
+        with told():
+            if source is None and dataset is None:
+                raise ValueError("give --dataset, or --from with a result")
+            if source is not None:
+                places = {"dataset": dataset, "whitening_set": whitening_set, "distractors": distractors}
+                found, differing = run_again(
+                    source,
+                    places,
+                    weights=weights,
+                    data_home=data_home,
+                    download=download,
+                    cache=cache,
+                    verbose=progress,
+                )
+            else:
+                pipelines = {
+                    name: make_pipeline(
+                        name,
+                        {"backbone": extractor, "weights": weights, "image_size": size},
+                        {"device": device, "batch_size": batch_size, "on_error": on_error},
+                        whitening=whitening,
+                        learns_elsewhere=whitening_set is not None,
+                        n_components=n_components,
+                        expand=expand,
+                        params=parse(setting, "--set"),
+                    )
+                    for name in recipe or ["gsw"]
+                }
+                found = run(
+                    pipelines,
+                    dataset,
+                    whitening_set=whitening_set,
+                    distractors=distractors,
+                    query_params=parse(query_setting, "--query-set"),
+                    options=parse(option, "--option") or None,
+                    crop_queries=not whole_queries,
+                    data_home=data_home,
+                    download=download,
+                    memory=cache,
+                    verbose=progress,
+                )
+                differing = []
+            typer.echo(str(found))
+            for line in unreadable(found):
+                typer.echo(line, err=True)
+            if out is not None:
+                found.to_json(out)
+                typer.echo(f"Result: {out}")
+            if source is not None and not differing:
+                typer.echo(f"The figures are those of {source}, to the digit.")
+            for line in differing:
+                typer.echo(f"Differs from {source}: {line}", err=True)
+            if differing:
+                raise typer.Exit(1)
+
+
+def parse(pairs: list[str] | None, name: str) -> dict[str, Any]:
+    """Read NAME=VALUE pairs; values are JSON, and text where they are not.
+
+    Raises
+    ------
+    ValueError
+        If there is no "=".
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{name} takes NAME=VALUE, got {pair!r}")
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def make_pipeline(
+    recipe: str,
+    network: dict[str, Any],
+    extractor_params: dict[str, Any],
+    *,
+    whitening: str | None,
+    learns_elsewhere: bool,
+    n_components: int | None,
+    expand: int,
+    params: dict[str, Any],
+) -> Any:
+    """Make the Pipeline of a recipe as the options ask.
+
+    Raises
+    ------
+    ValueError
+        If the recipe or an option is unknown, or they do not go together.
+    """
+    from .. import recipes
+    from ..evaluation._fronts import stand_in
+
+    if recipe not in recipes.__all__:
+        raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(sorted(recipes.__all__))}")
+    if whitening not in (None, "none", "pca", "learned"):
+        raise ValueError(f"whitening must be none, pca or learned, got {whitening!r}")
+    function = getattr(recipes, recipe)
+    arguments: dict[str, Any] = {}
+    if whitening is not None:
+        arguments["whitening"] = None if whitening == "none" else whitening
+    elif not learns_elsewhere and recipe != "regional_second_order":  # which is nothing without its own
+        arguments["whitening"] = None
+    if n_components is not None:
+        arguments["n_components"] = n_components
+    if expand:
+        arguments["expand"] = expand
+    weights = network["weights"]
+    if weights not in (None, "default", "random"):
+        weights = os.path.abspath(weights)  # so that the result can be rerun from anywhere
+    named = {**network, "weights": "DEFAULT" if weights == "default" else weights}
+    front = stand_in(function().named_steps["extractor"], **named, **extractor_params)
+    return function(extractor=front, **arguments).set_params(**params)
+
+
+def run(pipelines: dict[str, Any], dataset: Any, **options: Any) -> Any:
+    """Evaluate one Pipeline, or compare several."""
+    from ..evaluation import compare, evaluate
+    from ._pipeline import _UNREADABLE
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)  # the command lists them
+        if len(pipelines) > 1:
+            return compare(pipelines, dataset, **options)
+        ((name, pipeline),) = pipelines.items()
+        return evaluate(pipeline, dataset, name=name, **options)
+
+
+def run_again(
+    source: Path,
+    places: dict[str, Any],
+    *,
+    weights: str | None,
+    data_home: Path | None,
+    download: bool,
+    cache: Path | None,
+    verbose: bool,
+) -> tuple[Any, list[str]]:
+    """Rerun a result; return what was found, and where it differs from the file."""
+    from ..evaluation import Comparison, Evaluation, rerun
+    from ..evaluation._results import read_records
+
+    found = rerun(
+        source,
+        **places,
+        weights=weights,
+        data_home=data_home,
+        download=download,
+        memory=cache,
+        verbose=verbose,
+    )
+    evaluations = list(found) if isinstance(found, Comparison) else [found]
+    differing = [
+        f"{new.name}: {line}"
+        for new, old in zip(evaluations, read_records(source), strict=True)
+        for line in new.differences(Evaluation(old))
+    ]
+    return found, differing
+
+
+def unreadable(found: Any) -> list[str]:
+    """List the photographs that got an empty map."""
+    from ..evaluation import Comparison
+
+    first = next(iter(found)) if isinstance(found, Comparison) else found
+    failed = first.record["failed"]
+    return [
+        f"Could not be read, {part}: {why}" for part, reasons in failed.items() for why in reasons.values()
+    ]

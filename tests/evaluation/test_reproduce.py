@@ -1,0 +1,241 @@
+"""The papers' tables run: on small collections in the published form, and on a folder."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skretrieval import recipes
+from skretrieval.datasets import load_image_folder
+from skretrieval.evaluation import evaluate, paper_sweeps, paper_tables, reproduce, reproduce_on_folder
+from skretrieval.evaluation._adapt import split_in_halves
+from skretrieval.evaluation._fronts import block_ends, missing_weights, stand_in
+from skretrieval.evaluation._photo_set import load_photo_set
+from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor
+from skretrieval.metrics import leave_one_out_map
+
+NETWORK = {"backbone": "squeezenet1_1", "weights": "random", "image_size": 64}
+
+
+def buildings(home, folder, images, truth, names, seed):
+    """Write a collection in the form of Oxford5k: two landmarks of three photographs, and two others."""
+    photographs = home / folder / images[0]
+    for number, name in enumerate(names):
+        path = photographs / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        base = np.random.RandomState(seed + number // 3).randint(0, 256, (6, 8, 3))
+        own = np.random.RandomState(seed + 50 + number).randint(0, 256, (6, 8, 3))
+        pixels = np.where(own[..., :1] % 2, base, own).astype(np.uint8)
+        Image.fromarray(pixels).resize((80, 60), Image.Resampling.BICUBIC).save(path)
+    for empty in images[1:]:
+        (home / folder / empty).mkdir()
+    texts = home / folder / truth
+    texts.mkdir()
+    for number, (own, good) in enumerate([(0, [0, 1]), (3, [3, 4])], start=1):
+        prefix = "oxc1_" if folder.startswith("ox") else ""
+        (texts / f"hall_{number}_query.txt").write_text(f"{prefix}{names[own]} 4.0 4.0 70.0 56.0")
+        (texts / f"hall_{number}_good.txt").write_text("\n".join(names[i] for i in good))
+        (texts / f"hall_{number}_ok.txt").write_text(names[own + 2])
+        (texts / f"hall_{number}_junk.txt").write_text(names[6])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Oxford5k and Paris6k, in small; no other collection."""
+    home = tmp_path_factory.mktemp("home")
+    oxford = [f"hall_{number:06d}" for number in range(8)]
+    buildings(home, "oxbuildings", ["oxbuild_images-v1"], "gt_files_170407", oxford, 0)
+    paris = [f"paris_arc_{number:06d}" for number in range(20)]
+    buildings(home, "parisbuildings", ["paris_1-v1", "paris_2-v1"], "paris_120310", paris, 900)
+    return home
+
+
+def test_what_is_there_is_run_and_the_rest_is_told(home, tmp_path):
+    found = reproduce(["S000"], methods=["gsw", "rmac"], data_home=home, sweeps=False, **NETWORK)
+    run = {(str(done.row), done.row.dataset): done for done in found.rows if done.ours is not None}
+    assert {dataset for _, dataset in run} == {"oxford5k", "paris6k"}
+    one = run["S000 Table 5: GSW", "oxford5k"]
+    row = next(row for row in paper_tables(["S000"]) if str(row) == "S000 Table 5: GSW")
+    front = stand_in(row.pipeline().named_steps["extractor"], "squeezenet1_1", "random", 64)
+    expected = evaluate(row.pipeline(front), "oxford5k", whitening_set="paris6k", data_home=home)
+    assert one.ours == expected.metrics["map"]["mean"]
+    assert 0 < one.ours < 1
+    assert one.standard_error == expected.metrics["map"]["standard_error"]
+    assert run["S000 Table 6: GSW", "oxford5k"].ours == one.ours
+    assert len(found.evaluations) < len(run), "equal Pipelines are evaluated once"
+
+    waiting = {done.row.dataset: done.missing for done in found.rows if done.ours is None}
+    assert waiting == {name: name for name in ("holidays",)} | {
+        "roxford5k": "roxford5k; rparis6k",
+        "rparis6k": "rparis6k; roxford5k",
+    }
+    text = str(found)
+    difference = 100 * (one.ours - 0.7290)
+    assert f"{100 * one.ours:.2f} ± {100 * one.standard_error:.2f}" in text
+    assert f"{difference:+.2f}" in text
+    assert "wait for: holidays" in text
+    path = tmp_path / "all.json"
+    found.to_json(path)
+    written = json.loads(path.read_text())
+    assert len(written["rows"]) == len(found.rows)
+    assert written["evaluations"][0]["dataset"]["name"] == "oxford5k"
+
+
+def test_swept_parameters_are_run_as_rows(home):
+    found = reproduce(["S000"], methods=["sjw"], tables=False, data_home=home, **NETWORK)
+    sweeps = {"S000 Table 9": 10, "S000 Table 10": 4}
+    rows = [f"{done.row.paper} {done.row.table}" for done in found.rows]
+    assert {name: rows.count(name) for name in sweeps} == sweeps
+    by_rho = [done.ours for done in found.rows if done.row.table == "Table 10"]
+    assert all(0 < value <= 1 for value in by_rho)
+    assert found.rows[-1].row.method == "SJW, rho = 500"
+
+
+def test_nothing_at_hand_fails_nothing(tmp_path):
+    found = reproduce(data_home=tmp_path / "none", weights=tmp_path)
+    assert all(done.ours is None for done in found.rows)
+    assert len(found.rows) == len(paper_tables()) + sum(bool(p) for s in paper_sweeps() for p in s.printed)
+    text = str(found)
+    assert f"0 of {len(found.rows)} figures were run" in text
+    assert "vgg16.pth" in text
+    assert "oxford5k; paris6k" in text
+    assert "no counterpart" in text
+
+
+def test_weights_that_are_missing_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    extractor = ConvFeatureExtractor("vgg16")
+    assert "vgg16-397923af.pth" in missing_weights(extractor)
+    assert missing_weights(extractor, download=True) is None
+    assert missing_weights(ConvFeatureExtractor("vgg16", weights=None)) is None
+    assert missing_weights(ConvFeatureExtractor("vgg16", weights=str(tmp_path / "a.pth"))).endswith("a.pth")
+    place = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert missing_weights(extractor) is None
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    """Eight labels of four pictures."""
+    folder = tmp_path_factory.mktemp("folder") / "things"
+    for number in range(32):
+        path = folder / f"label{number % 8}" / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        base = np.random.RandomState(number % 8).randint(0, 256, (6, 8, 3))
+        own = np.random.RandomState(100 + number).randint(0, 256, (6, 8, 3))
+        pixels = np.where(own[..., :1] % 2, base, own).astype(np.uint8)
+        Image.fromarray(pixels).resize((80, 60), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+def halves_by_hand(pipeline, folder):
+    """Leave-one-out mAP within each half, what is learned being learned on the other."""
+    photographs = load_image_folder(folder)
+    images, labels = np.array(photographs.images), photographs.labels
+    first, second = split_in_halves(load_photo_set(folder))
+    assert not set(labels[first]) & set(labels[second])
+    scores = []
+    for here, there in ((first, second), (second, first)):
+        fitted = pipeline.fit(list(images[there]))
+        scores.append(leave_one_out_map(fitted, list(images[here]), labels[here]))
+    return scores
+
+
+METHODS = ["gsw", "rmac", "multi_resolution_pfa", "ms_rmac", "mop_cnn"]
+
+
+def test_methods_on_a_folder(things, tmp_path):
+    found = reproduce_on_folder(things, methods=METHODS, sweeps=False, **NETWORK)
+    rows = {row.name: row for row in found.rows}
+    front = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
+    expected = halves_by_hand(recipes.gsw(extractor=front, whitening=None), things)
+    assert rows["S000 GSW (512)"].ours == pytest.approx(np.mean(expected), abs=1e-9)
+    assert rows["S000 GSW (512)"].printed["S000 Table 5", "oxford5k"] == pytest.approx(0.729)
+    assert rows["S000 GSW (512)"].ours != rows["S000 GSW + QE (512)"].ours
+    both = rows["S003 M-R l_j & l_j-1 (3072)"]
+    layers = stand_in(recipes.multi_resolution_pfa().named_steps["extractor"], "squeezenet1_1", "random", 64)
+    ends = block_ends("squeezenet1_1")
+    assert (layers.layers, layers.image_size) == ([ends[-1], ends[-2]], [84, 64, 44])
+    pipeline = recipes.multi_resolution_pfa(extractor=layers, n_features=10_000)
+    assert both.ours == pytest.approx(np.mean(halves_by_hand(pipeline, things)), abs=1e-9)
+    assert rows["S003 M-R l_j (2048)"].ours != both.ours
+    assert {row.recipe for row in found.rows} == set(METHODS) - {"mop_cnn"}
+    assert "60 runs" in found.skipped["mop_cnn"]
+    assert any("whitening" in note for note in found.notes)
+    columns = {(table, dataset): (n, rho) for table, dataset, n, rho in found.trends()}
+    assert columns["S003 Table 4", "oxford5k"][0] == 5
+    assert -1 <= columns["S003 Table 4", "oxford5k"][1] <= 1
+    assert "AlexNet" not in str(found)
+    path = tmp_path / "folder.json"
+    found.to_json(path)
+    assert len(json.loads(path.read_text())["rows"]) == len(found.rows)
+
+
+def test_sweeps_on_a_folder(things):
+    found = reproduce_on_folder(
+        things, ["S000", "S001"], methods=["sjw", "region_integration"], tables=False, **NETWORK
+    )
+    sweeps = {(str(one.sweep), one.sweep.dataset): one for one in found.sweeps}
+    rho = sweeps["S000 Table 10: SJW, rho", "oxford5k"]
+    front = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
+    pipeline = recipes.sjw(extractor=front, whitening=None)
+    expected = [
+        np.mean(halves_by_hand(pipeline.set_params(pooler__rho=point), things)) for point in (1, 10, 100, 500)
+    ]
+    np.testing.assert_allclose(rho.ours, expected, atol=1e-9)
+    assert len(set(rho.ours)) > 1
+    assert -1 <= rho.correlation <= 1
+    expansion = sweeps["S001 Fig. 3: Ours, VGG16, qe", "oxford5k"]
+    assert expansion.correlation is None
+    assert expansion.sweep.points == (0, 4, 9, 19, 29, 49)
+    assert expansion.ours[0] != expansion.ours[1]
+    text = str(found)
+    assert "S000 Table 10: SJW, rho (oxford5k in the paper)" in text
+    assert "69.62" in text
+    assert "best at 100 in the paper" in text
+
+
+def test_a_folder_needs_labels(tmp_path, folder):
+    with pytest.raises(ValueError, match="at least four labels"):
+        reproduce_on_folder(folder)
+    (tmp_path / "loose").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "loose" / "one.png")
+    with pytest.raises(ValueError, match="labels are needed"):
+        reproduce_on_folder(tmp_path / "loose")
+    with pytest.raises(ValueError, match="unknown papers"):
+        reproduce_on_folder(folder, ["S7"])
+
+
+def test_layers_that_end_a_resolution():
+    assert block_ends("vgg16")[:5] == [
+        "features.3",
+        "features.8",
+        "features.15",
+        "features.22",
+        "features.29",
+    ]
+    assert block_ends("resnet18")[-2:] == ["layer3", "layer4"]
+    with pytest.raises(ValueError, match="are not known"):
+        block_ends("googlenet")
+
+
+def test_what_takes_the_place_of_a_papers_network():
+    blocks = stand_in(recipes.ms_rmac().named_steps["extractor"], "squeezenet1_0", None, 100)
+    assert blocks.layers == block_ends("squeezenet1_0")
+    assert blocks.weights == "DEFAULT"
+    late = stand_in(recipes.late_fusion_rmac().named_steps["extractor"], None, None, 400)
+    assert (late.backbone, late.image_size) == ("resnet50", [275, 400, 525])
+    same = stand_in(recipes.crow().named_steps["extractor"])
+    assert (same.backbone, same.layers, same.image_size) == ("vgg16", "pool5", 1024)
+    codes = stand_in(recipes.neural_codes().named_steps["extractor"], "squeezenet1_1", "random", 64)
+    assert codes.backbone.args == ("squeezenet1_1",)
+    assert codes.image_size == 256
+    kernel = stand_in(recipes.gem().named_steps["extractor"], "kernel", None, 96, device="cpu")
+    assert isinstance(kernel, ConvKernelExtractor)
+    assert (kernel.image_size, kernel.device) == (96, "cpu")
+    with pytest.raises(ValueError, match="several layers"):
+        stand_in(recipes.late_fusion_rmac().named_steps["extractor"], "kernel")
+    with pytest.raises(ValueError, match="learns from the photographs"):
+        stand_in(recipes.gem().named_steps["extractor"], "kernel", "random")
