@@ -12,7 +12,6 @@ from ..extraction._images import read_image
 from ..pooling._base import BasePooler
 from ..pooling._batches import Batch, n_entries
 from ..pooling._local_descriptors import salient_mask
-from ..pooling._salient_points import packed
 
 
 def import_pyplot(caller: Any) -> Any:
@@ -99,8 +98,7 @@ def over_cells(
     there, found = valid[0].cpu().numpy(), values.cpu().numpy()
     places = np.arange(shape[0] * shape[1])
     if pooler.points != "all":
-        chosen, present = packed(salient_mask(block, pooler.points, pooler.n_points, pooler._upsample))
-        places, there = chosen[0], there & present[0]
+        places = np.flatnonzero(salient_mask(block, pooler.points, pooler.n_points, pooler._upsample))
     cells = np.full(shape, fill, dtype=found.dtype)
     cells.flat[places[there]] = found[there]
     return cells
