@@ -25,7 +25,12 @@ class Settings(TypedDict, total=False):
     n_neighbors: int
 
 
-def describe_and_search(pooler: BaseEstimator, defaults: Settings, **settings: Unpack[Settings]) -> Pipeline:
+def describe_and_search(
+    pooler: BaseEstimator,
+    defaults: Settings,
+    retriever: NearestNeighborsRetriever | None = None,
+    **settings: Unpack[Settings],
+) -> Pipeline:
     """Put extractor, pooler, l2, whitening with another l2, and the search in a row.
 
     Parameters
@@ -34,6 +39,8 @@ def describe_and_search(pooler: BaseEstimator, defaults: Settings, **settings: U
         The method.
     defaults : dict
         What the method sets where the caller does not.
+    retriever : NearestNeighborsRetriever, optional
+        Default: by cosine.
     **settings
         What the caller of the recipe gave.
 
@@ -60,7 +67,7 @@ def describe_and_search(pooler: BaseEstimator, defaults: Settings, **settings: U
         named = isinstance(whitening, str)
         whitener = _by_name(whitening)(chosen.get("n_components")) if named else _copy(whitening)
         steps += [("whitening", whitener), ("whitened_normalizer", Normalizer())]
-    return in_a_row(pooler, steps, **chosen)
+    return in_a_row(pooler, steps, retriever, **chosen)
 
 
 def whiten_regions(pooler: Any, defaults: Settings, **settings: Unpack[Settings]) -> Pipeline:

@@ -8,6 +8,7 @@ from sklearn.pipeline import Pipeline
 
 from ..extraction import ConvFeatureExtractor
 from ..pooling import BoWPooler, FisherVectorPooler, NetVLADPooler, TEmbeddingPooler, VLADPooler
+from ..retrieval import NearestNeighborsRetriever
 from ._build import Settings, describe_and_search
 
 
@@ -122,4 +123,5 @@ def bow_cnn(*, n_clusters=25000, n_local=512, random_state=None, **settings: Unp
     extractor = ConvFeatureExtractor("vgg16", layers="relu5_1", image_size=336)
     sparse = settings.get("whitening") is None  # which takes dense histograms
     pooler = BoWPooler(n_clusters, n_local=n_local, sparse_output=sparse, random_state=random_state)
-    return describe_and_search(pooler, {"extractor": extractor, "whitening": None}, **settings)
+    retriever = NearestNeighborsRetriever(accept_sparse=sparse)
+    return describe_and_search(pooler, {"extractor": extractor, "whitening": None}, retriever, **settings)
