@@ -58,7 +58,7 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
 
     References
     ----------
-    S000: Zhao et al., "GSW", ISPRS International Journal of Geo-Information 2021, sections 3.1 and 4.6.
+    S000: Zhao et al., "GSW", ISPRS International Journal of Geo-Information 2021, section 3.1, eq 10.
 
     Examples
     --------

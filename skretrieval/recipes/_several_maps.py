@@ -122,7 +122,7 @@ def multi_resolution_pfa(
     """Return square-sum R-MAC over resolutions and layers, reduced by feature selection (S003).
 
     The maps of three resolutions are added, for the last two stages of ResNet50; their descriptors are concatenated,
-    the principal features selected, and compared by Manhattan distance (section 4.6).
+    the principal features selected, and compared by Manhattan distance.
 
     Parameters
     ----------

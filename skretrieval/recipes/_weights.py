@@ -22,7 +22,7 @@ from ._build import Settings, describe_and_search
 
 
 def gsw(*, alpha=0.6, n_levels=3, p=3.0, n_channels=0.3, rho=100.0, **settings: Unpack[Settings]) -> Pipeline:
-    """Return GSW: GR-MAC and SJW fused, whitened without reduction (S000 eq 10, section 4.6).
+    """Return GSW: GR-MAC and SJW fused, whitened without reduction (S000 eq 10).
 
     Parameters
     ----------
