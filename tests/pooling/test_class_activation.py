@@ -103,6 +103,15 @@ def test_the_class_is_the_networks_own():
         np.testing.assert_allclose(scores, expected, atol=1e-3)
 
 
+def test_heat_at_the_threshold_is_kept():
+    module = linear_classifier(1, 1)
+    with torch.no_grad():
+        module.fc.weight.fill_(1.0)
+    maps = np.array([[[[1.0, 3.0], [2.0, 2.0]]]])  # the mean is 2
+    masked = ClassActivationMask(SumPooler(), backbone=module, threshold=1.0)
+    assert np.array_equal(masked.fit_transform(maps), [[7.0]])
+
+
 def test_empty_masks_keep_everything():
     """All heat equal and negative: 0.9 times the mean is above every cell."""
     module = linear_classifier(2, 1)

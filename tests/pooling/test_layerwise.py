@@ -95,9 +95,17 @@ def test_power_mean_over_scales(p, norm, weights):
     single = pooler.transform([tuple(m.astype(np.float32) for m in maps) for maps in entries])
     assert single.dtype == np.float32
     assert (np.abs(single - expected) <= 2e-4 * np.abs(expected) + 1e-5 * scale).all()
-    # the smallest entry is that of the image: its neighbours do not matter
-    alone = np.concatenate([pooler.transform([maps]) for maps in entries])
-    assert_allclose(actual, alone, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("p", [0.5, 10.0])
+def test_power_mean_of_an_image_does_not_depend_on_its_neighbours(p):
+    """Images of one shape, described together, of which one has far smaller entries."""
+    entries = [tuple(make_signed_map(5, 3, 4, seed=2 * t + scale) for scale in range(2)) for t in range(4)]
+    entries[2] = tuple(feature_map - 50 for feature_map in entries[2])
+    pooler = LayerwisePooler(SumPooler(rectify=False), combine="power_mean", p=p, norm=None)
+    expected = [scale_gem([feature_map.sum(axis=(1, 2)) for feature_map in maps], p) for maps in entries]
+    assert_allclose(pooler.fit_transform(entries), expected, rtol=1e-10)
+    assert_allclose(np.concatenate([pooler.transform([maps]) for maps in entries]), expected, rtol=1e-10)
 
 
 def test_infinite_power_is_the_maximum(tuples):
