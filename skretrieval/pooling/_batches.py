@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ import torch
 
 from ..extraction import FeatureMaps
 
-_BATCH_BYTES = 64 * 2**20  # of maps taken together when they come from memory
+_BATCH_BYTES = 64 * 2**20  # of maps taken together on a GPU when they come from memory
+# On a CPU maps are taken together by this many bytes. The check brings a block into the cache; what a pooler reads
+# again and what it makes of the block on the way stay there, in memory that the next block uses again: large
+# temporaries would be given back to the system and faulted in anew, at many times the price of the arithmetic.
+_BLOCK_BYTES = 4 * 2**20
 
 
 @dataclass
@@ -35,8 +40,9 @@ class Batch:
     nonnegative: bool
     source: FeatureMaps | None = None
 
+    @cached_property
     def rectified(self) -> torch.Tensor:
-        """Return max(maps, 0), without a copy where nothing is negative."""
+        """``max(maps, 0)``: without a copy where nothing is negative, and one for all parts of a fusion."""
         return self.maps if self.nonnegative else self.maps.clamp_min(0)
 
 
@@ -97,7 +103,15 @@ def iter_batches(X: Any, channels: list[int] | None, layers: bool = False) -> It
         elif found != channels:
             _raise_channels(indices[0], found, channels)
         source = X if isinstance(X, FeatureMaps) else None
-        yield tuple(_checked(indices, tensor, source) for tensor in tensors)
+        size = _n_together(tensors[0].device, sum(tensor[0].nbytes for tensor in tensors))
+        for start in range(0, len(indices), size):
+            block = slice(start, start + size)
+            yield tuple(_checked(indices[block], tensor[block], source) for tensor in tensors)
+
+
+def _n_together(device: torch.device, n_bytes: int) -> int:
+    """Return how many entries of `n_bytes` make a block."""
+    return max(1, (_BLOCK_BYTES if device.type == "cpu" else _BATCH_BYTES) // max(1, n_bytes))
 
 
 def _raise_channels(index: int, found: list[int], expected: list[int]) -> None:
@@ -127,7 +141,7 @@ def raw_batches(X: Any, layers: bool, channels: list[int] | None = None) -> Iter
 def _from_memory(X: Any, layers: bool, channels: list[int] | None) -> Iterator[tuple[np.ndarray, Any]]:
     if isinstance(X, np.ndarray | torch.Tensor) and X.ndim == 4:
         _check_map(0, X[0])
-        size = max(1, _BATCH_BYTES // max(1, X[0].nbytes))
+        size = _n_together(_device(X), X[0].nbytes)
         for start in range(0, len(X), size):
             chunk = X[start : start + size]
             yield np.arange(start, start + len(chunk)), _to_tensor(chunk)
@@ -152,7 +166,8 @@ def _from_memory(X: Any, layers: bool, channels: list[int] | None) -> Iterator[t
             _raise_channels(index, found, expected)
         buckets.setdefault(shapes, []).append(index)
     for shapes, members in buckets.items():
-        size = max(1, _BATCH_BYTES // (4 * sum(c * h * w for c, h, w in shapes)))
+        first = X[members[0]] if layers else (X[members[0]],)
+        size = _n_together(_device(first[0]), sum(layer.nbytes for layer in first))
         for start in range(0, len(members), size):
             indices = np.array(members[start : start + size])
             if layers:
@@ -174,10 +189,14 @@ def _check_map(index: int, entry: Any) -> tuple[int, int, int]:
     return tuple(entry.shape)
 
 
+def _device(entry: Any) -> torch.device:
+    return entry.device if isinstance(entry, torch.Tensor) else torch.device("cpu")
+
+
 def _stack(maps: list) -> torch.Tensor:
     if isinstance(maps[0], torch.Tensor):
         return torch.stack([torch.as_tensor(entry).detach() for entry in maps])
-    return _to_tensor(np.stack(maps))
+    return _to_tensor(np.stack(maps) if len(maps) > 1 else maps[0][None])
 
 
 def _to_tensor(array: Any) -> torch.Tensor:

@@ -81,7 +81,7 @@ class EntropyPooler(BasePooler):
         self.rectify = rectify
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        maps = batches[0].rectified() if self.rectify else batches[0].maps
+        maps = batches[0].rectified if self.rectify else batches[0].maps
         entropies = region_entropies(maps, rmac(maps.shape[2], maps.shape[3], self.n_levels), self.n_bins)
         return l2(l2(entropies).sum(dim=1)).to(maps.dtype)
 

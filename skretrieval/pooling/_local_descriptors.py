@@ -123,7 +123,7 @@ class CodebookPooler(BasePooler):
     # ------------------------------------------------------------------ describe
     def _blocks(self, batch: Batch) -> Iterator[Batch]:
         """Yield batches of rectified maps small enough to work on at once."""
-        maps = batch.rectified() if self.rectify else batch.maps
+        maps = batch.rectified if self.rectify else batch.maps
         n_cells = maps.shape[2] * maps.shape[3] * self._upsample**2
         axes = self.__dict__.get("local_axes_")
         numbers = self._numbers(n_cells, maps.shape[1] if axes is None else len(axes.components))

@@ -92,7 +92,7 @@ class PartWeightedPooler(BasePooler):
                 f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__}; "
                 "use rectify=True"
             )
-        return batch.rectified()
+        return batch.rectified
 
     def _learn(self, X: Any) -> None:
         n_channels = self._channels[0]

@@ -7,6 +7,8 @@ Each function takes maps (N, K, H, W), boxes (R, 4) and spatial weights (N or 1,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,19 +26,18 @@ def _is_whole(boxes: np.ndarray, maps: torch.Tensor) -> bool:
 
 
 def sum_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None) -> torch.Tensor:
-    """Sum: one matrix product of the maps with the regions' membership matrix."""
+    """Sum: one matrix product ``sum_p a_rp x_kp`` with ``a_rp = spatial_p`` where cell p lies in region r, else 0."""
     cells = maps.flatten(2)
-    if spatial is None:
-        if _is_whole(boxes, maps):
+    if _is_whole(boxes, maps):
+        if spatial is None:
             return cells.sum(dim=2)[:, None, :]
-        member = membership(boxes, maps)
-        return (cells @ member.T).transpose(1, 2)
-    weights = spatial.flatten(1)[:, None, :]  # (N or 1, 1, H*W)
-    if not _is_whole(boxes, maps):
-        weights = weights * membership(boxes, maps)
-    if len(weights) == 1:
-        return (cells @ weights[0].T).transpose(1, 2)
-    return torch.bmm(cells, weights.transpose(1, 2)).transpose(1, 2)
+        weights = spatial.flatten(1)[:, None, :]
+    else:
+        weights = membership(boxes, maps)[None]
+        if spatial is not None:
+            weights = weights * spatial.flatten(1)[:, None, :]
+    # the few rows on the left, the cells contiguous in both: several times as fast as the transposed product
+    return torch.bmm(weights.expand(len(cells), -1, -1), cells.transpose(1, 2))
 
 
 def mean_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None) -> torch.Tensor:
@@ -45,20 +46,59 @@ def mean_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | No
 
 
 def max_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None) -> torch.Tensor:
-    """Maximum, separably: over the distinct row windows, then over the distinct column windows."""
+    """Maximum: over the stripes between the borders of all regions, then over the stripes of each region.
+
+    The maximum over a box is that over its rows and then over its columns. Along either side the borders of all boxes
+    cut the map into stripes; every cell is read once for the maxima of the stripes, and the maximum of a box is that
+    of the stripes it consists of.
+    """
     maps = _weighted(maps, spatial)
     if _is_whole(boxes, maps):
         return maps.flatten(2).amax(dim=2)[:, None, :]
-    rows, at_row = np.unique(boxes[:, [0, 2]], axis=0, return_inverse=True)
-    cols, at_col = np.unique(boxes[:, [1, 3]], axis=0, return_inverse=True)
-    by_rows = torch.stack(
-        [maps[:, :, start : start + size].amax(dim=2) for start, size in rows.tolist()], dim=2
-    )
-    both = torch.stack(
-        [by_rows[..., start : start + size].amax(dim=3) for start, size in cols.tolist()], dim=3
-    )
-    picked = torch.from_numpy(at_row.reshape(-1) * len(cols) + at_col.reshape(-1)).to(maps.device)
-    return both.flatten(2).index_select(2, picked).transpose(1, 2)
+    row, col, high, wide = (side.tobytes() for side in boxes.astype(np.int64).T)
+    row_borders, of_rows, at_row = _stripes(row, high)
+    col_borders, of_cols, at_col = _stripes(col, wide)
+    by_rows = [_fold_rows(maps[:, :, start:end]) for start, end in pairwise(row_borders)]  # each (N, K, W)
+    # the short sides first, images and channels last: what follows has long runs of memory
+    stripes = torch.stack([rows.permute(2, 0, 1) for rows in by_rows], dim=1)
+    stripes = torch.stack([stripes[start:end].amax(dim=0) for start, end in pairwise(col_borders)])
+    of_rows, at_row, of_cols, at_col = (index.to(maps.device) for index in (of_rows, at_row, of_cols, at_col))
+    windows = stripes.index_select(1, of_rows.flatten()).unflatten(1, of_rows.shape).amax(dim=2)
+    windows = windows.index_select(0, of_cols.flatten()).unflatten(0, of_cols.shape).amax(dim=1)
+    picked = windows.flatten(0, 1).index_select(0, at_col * windows.shape[1] + at_row)  # (R, N, K)
+    return picked.transpose(0, 1)
+
+
+@lru_cache(maxsize=1024)
+def _stripes(starts: bytes, sizes: bytes) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+    """Cut one side of the map at the borders of all windows.
+
+    Returns
+    -------
+    borders : list of int
+        Stripe s covers the cells ``borders[s]`` to ``borders[s + 1] - 1``.
+    stripes : tensor of shape (n_windows, n)
+        Those of each distinct window, the last one repeated up to the length of the longest.
+    window : tensor of shape (R,)
+        Which of the distinct windows each box has.
+    """
+    start, size = np.frombuffer(starts, dtype=np.int64), np.frombuffer(sizes, dtype=np.int64)
+    windows, window = np.unique(np.stack([start, start + size], axis=1), axis=0, return_inverse=True)
+    borders = np.unique(windows)
+    first, end = np.searchsorted(borders, windows).T
+    stripes = np.minimum(first[:, None] + np.arange((end - first).max()), end[:, None] - 1)
+    return borders.tolist(), torch.from_numpy(stripes), torch.from_numpy(window.reshape(-1))
+
+
+def _fold_rows(maps: torch.Tensor) -> torch.Tensor:
+    """Maximum over the rows (N, K, W), by folding the map in two until one row is left.
+
+    Halves are long runs of memory; a reduction would go through them row by row, several times slower.
+    """
+    while (height := maps.shape[2]) > 1:
+        half = (height + 1) // 2  # the middle one of an odd number of rows counts twice: no difference
+        maps = torch.maximum(maps[:, :, :half], maps[:, :, height - half :])
+    return maps[:, :, 0]
 
 
 def power_mean_cells(
@@ -72,9 +112,11 @@ def power_mean_cells(
     if np.isinf(p):
         return max_cells(maps, boxes, spatial)
     maps = _weighted(maps, spatial)
-    if p > _SAFE_POWER or not _is_moderate(maps):
-        return _scaled_power_mean(maps, boxes, p)
-    return root(sum_cells(power(maps, p), boxes) / _areas(boxes, maps), p)
+    if p <= _SAFE_POWER:
+        values = root(sum_cells(power(maps, p), boxes) / _areas(boxes, maps), p)
+        if _is_moderate(values, maps):
+            return values
+    return _scaled_power_mean(maps, boxes, p)
 
 
 def signed_power_mean_cells(
@@ -94,12 +136,14 @@ def signed_power_mean_cells(
     if p == 1:
         return mean_cells(maps, boxes, spatial)
     exact = _weighted(maps, spatial).double()
-    if p > _SAFE_POWER or not _is_moderate(exact):
-        return _scaled_power_mean(exact, boxes, p, signed=True).to(maps.dtype)
-    powered = power(exact, p, signed=True)
-    areas = _areas(boxes, exact)
-    mean = without_rounding(sum_cells(powered, boxes) / areas, sum_cells(powered.abs(), boxes) / areas)
-    return root(mean, p, signed=True).to(maps.dtype)
+    if p <= _SAFE_POWER:
+        powered = power(exact, p, signed=True)
+        areas = _areas(boxes, exact)
+        magnitude = sum_cells(powered.abs(), boxes) / areas
+        if _is_moderate(root(magnitude, p), maps):
+            mean = without_rounding(sum_cells(powered, boxes) / areas, magnitude)
+            return root(mean, p, signed=True).to(maps.dtype)
+    return _scaled_power_mean(exact, boxes, p, signed=True).to(maps.dtype)
 
 
 def regional_power_mean_cells(
@@ -157,8 +201,10 @@ def _neighbourhood(maps: torch.Tensor, p: float, window: int) -> torch.Tensor:
     pool: Callable = torch.nn.functional.avg_pool2d
     if np.isinf(p):
         return torch.nn.functional.max_pool2d(around, window, stride=1)
-    if p <= _SAFE_POWER and _is_moderate(maps):
-        return root(pool(power(around, p), window, stride=1), p)
+    if p <= _SAFE_POWER:
+        values = root(pool(power(around, p), window, stride=1), p)
+        if _is_moderate(values, maps):
+            return values
     # what overflows is divided by the largest magnitude of its neighbourhood, one place of the window after another
     largest = torch.nn.functional.max_pool2d(around.abs(), window, stride=1)
     divisor = largest.clamp_min(torch.finfo(maps.dtype).tiny)
@@ -181,7 +227,7 @@ def power(values: torch.Tensor, p: float, signed: bool = False) -> torch.Tensor:
     """``x^p``, or ``sign(x) |x|^p``."""
     if signed:
         return values.sign() * values.abs().pow(p)
-    return values * values * values if p == 3 else values.pow(p)
+    return values.pow(p)
 
 
 def root(mean: torch.Tensor, p: float, signed: bool = False) -> torch.Tensor:
@@ -197,10 +243,15 @@ def without_rounding(mean: torch.Tensor, magnitude: torch.Tensor) -> torch.Tenso
     return torch.where(mean.abs() > _CANCELLED * magnitude, mean, 0)
 
 
-def _is_moderate(maps: torch.Tensor) -> bool:
-    low, high = torch.aminmax(maps.flatten(1), dim=1)
-    largest = torch.maximum(-low, high)
-    return bool(((largest == 0) | ((largest >= _SAFE_RANGE[0]) & (largest <= _SAFE_RANGE[1]))).all())
+def _is_moderate(values: torch.Tensor, maps: torch.Tensor) -> bool:
+    """Tell by the power means (N, ...) of each map, without a look at the map, that no power left the float's range.
+
+    The largest activation lies above the largest mean, by a factor below the root of the number of cells. Only where
+    all means of a map are zero, it has to be asked whether the map is.
+    """
+    largest = values.abs().flatten(1).amax(dim=1)
+    outside = ~((largest >= _SAFE_RANGE[0]) & (largest <= _SAFE_RANGE[1]))  # also NaN
+    return not (bool(outside.any()) and bool(maps[outside].any()))
 
 
 def _scaled_power_mean(maps: torch.Tensor, boxes: np.ndarray, p: float, signed: bool = False) -> torch.Tensor:

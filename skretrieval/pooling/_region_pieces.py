@@ -94,7 +94,7 @@ def in_order(n: int, parts: Iterable) -> list[np.ndarray]:
 
 def response_of(batch: Batch) -> torch.Tensor:
     """Sum the positive activations over channels (N, H, W), in float64: it decides about regions."""
-    return batch.rectified().sum(dim=1, dtype=torch.float64)
+    return batch.rectified.sum(dim=1, dtype=torch.float64)
 
 
 @torch.inference_mode()
@@ -132,7 +132,7 @@ def pieces(
         there = np.arange(counts.max()) < counts[:, None]
         masks = np.zeros((*there.shape, n_cells), dtype=bool)
         masks[there] = np.unpackbits(np.concatenate(packed), axis=1, count=n_cells)
-    positive = batch.rectified()
+    positive = batch.rectified
     yield Piece(
         indices=batch.indices,
         maps=positive if rectify else batch.maps,

@@ -95,7 +95,7 @@ def scda(maps: torch.Tensor, connectivity: int = 4) -> torch.Tensor:
     """
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
-    total = maps.sum(dim=1, dtype=torch.float64)
+    total = _total(maps)
     scale = total.abs().amax(dim=(1, 2), keepdim=True)
     above = total - total.mean(dim=(1, 2), keepdim=True) > _ROUND_OFF * scale
     # all maps are labelled at once: in the neighbourhood of a cell there is no cell of another map
@@ -118,7 +118,7 @@ def adaptive_gaussian(maps: torch.Tensor, alpha: float = 0.1, sigma_scale: float
     """
     height, width = maps.shape[2:]
     n_cells = height * width
-    total = maps.sum(dim=1, dtype=torch.float64).flatten(1)
+    total = _total(maps).flatten(1)
     n_top = max(1, math.ceil(alpha * n_cells - 1e-9))
     threshold = total.topk(n_top, dim=1).values[:, -1:]
     strong = (total >= threshold).double().unflatten(1, (height, width))
@@ -220,6 +220,19 @@ def global_contrast(values: torch.Tensor) -> torch.Tensor:
     left = torch.cat([zero, torch.cumsum(place * gaps, dim=1)], dim=1)
     right = torch.cat([torch.cumsum(((n - place) * gaps).flip(1), dim=1).flip(1), zero], dim=1)
     return torch.empty_like(values).scatter_(1, order, left + right)
+
+
+def _total(maps: torch.Tensor) -> torch.Tensor:
+    """Sum over the channels, (N, H, W) in float64, of which cells of equal activations get equal values.
+
+    The channels are folded in two three times first: a sum of float32 maps that converts as it goes, or a matrix
+    product, is slower, and the product rounds differently from cell to cell.
+    """
+    for _ in range(3):
+        half = maps.shape[1] // 2
+        if maps.shape[1] % 2 == 0:
+            maps = maps[:, :half] + maps[:, half:]
+    return maps.double().sum(dim=1)
 
 
 def _combined(maps: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

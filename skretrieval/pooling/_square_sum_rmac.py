@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from numbers import Integral
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
-from torch.nn import functional
 
 from ._base import BasePooler
 from ._batches import Batch
 from ._normalise import l2
+from ._reductions import max_cells
 
 
 class SquareSumRMACPooler(BasePooler):
@@ -59,14 +61,21 @@ class SquareSumRMACPooler(BasePooler):
         self.rectify = rectify
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        maps = batches[0].rectified() if self.rectify else batches[0].maps
-        short = min(maps.shape[2:])
-        total = torch.zeros_like(maps[:, :, 0, 0])
-        for level in range(1, self.n_levels + 1):
-            side = max(1, -(-2 * short // (level + 1)))
-            stride = max(1, 2 * side // 5)
-            # a window's maximum is separable: down the rows, then along the columns
-            rows = functional.max_pool2d(maps, (side, 1), (stride, 1), ceil_mode=self.ceil_mode)
-            windows = functional.max_pool2d(rows, (1, side), (1, stride), ceil_mode=self.ceil_mode)
-            total += torch.linalg.vector_norm(windows.flatten(2), dim=2)
-        return l2(total)
+        maps = batches[0].rectified if self.rectify else batches[0].maps
+        scales = _windows(*maps.shape[2:], self.n_levels, self.ceil_mode)
+        maxima = max_cells(maps, np.concatenate(scales)).split([len(boxes) for boxes in scales], dim=1)
+        return l2(torch.stack([torch.linalg.vector_norm(scale, dim=1) for scale in maxima]).sum(dim=0))
+
+
+@lru_cache(maxsize=1024)
+def _windows(height: int, width: int, n_levels: int, ceil_mode: bool) -> tuple[np.ndarray, ...]:
+    """Return the boxes (row, column, height, width) of each scale; those that reach beyond the border are cut."""
+    scales = []
+    for level in range(1, n_levels + 1):
+        side = max(1, -(-2 * min(height, width) // (level + 1)))
+        stride = max(1, 2 * side // 5)
+        beyond = stride if ceil_mode else 1
+        row, col = np.mgrid[0 : height - side + beyond : stride, 0 : width - side + beyond : stride]
+        high, wide = np.minimum(side, height - row), np.minimum(side, width - col)
+        scales.append(np.stack([row, col, high, wide], axis=-1).reshape(-1, 4))
+    return tuple(scales)

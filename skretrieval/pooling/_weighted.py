@@ -103,7 +103,7 @@ class SentencePooler(BasePooler):
 
     def _maps(self, batch: Batch) -> torch.Tensor:
         self._check_values(batch)
-        return batch.rectified() if self.rectify else batch.maps
+        return batch.rectified if self.rectify else batch.maps
 
     def _check_values(self, batch: Batch) -> None:
         if not self.rectify and not batch.nonnegative and self._sentence().needs_nonnegative:
