@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ..metrics import ground_truth_from_labels
+from ._evaluate import seeded
 from ._fronts import stand_in
 from ._photo_set import PhotoSet
 from ._plain import to_plain
@@ -83,7 +84,7 @@ class Adapter:
             self._note(
                 f"whitening that would need more than {self.n_learn} photographs to learn from is left out"
             )
-        return _seeded(build(recipe, changed, front))
+        return seeded(build(recipe, changed, front))
 
     def _whitens(self, recipe: str, asked: Pipeline, front: Any) -> bool:
         """Tell whether a half holds enough photographs, or regions of them, to learn the whitening from."""
@@ -113,10 +114,3 @@ class Adapter:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
-
-
-def _seeded(pipeline: Pipeline) -> Pipeline:
-    params = pipeline.get_params()
-    return pipeline.set_params(
-        **{name: 0 for name, value in params.items() if value is None and name.endswith("random_state")}
-    )

@@ -141,7 +141,7 @@ def evaluate(
     1.0
     """
     split(pipeline)
-    settings = _seeded(clone(pipeline), random_state)
+    settings = seeded(clone(pipeline), random_state)
     photographs, base_name = load(dataset, data_home, download, options)
     if photographs.n_queries == 0:
         raise ValueError(f"{photographs.name} has neither queries nor labels: nothing can be scored")
@@ -277,7 +277,7 @@ def as_list(value: Any) -> list:
 
 
 # ---------------------------------------------------------------------------------------------------- pipelines
-def _seeded(pipeline: Pipeline, random_state: int) -> Pipeline:
+def seeded(pipeline: Pipeline, random_state: int = 0) -> Pipeline:
     """Give every step without a seed one."""
     params = pipeline.get_params(deep=True)
     unseeded = [

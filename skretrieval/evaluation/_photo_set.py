@@ -112,7 +112,12 @@ class PhotoSet:
         """Hash of the files' names and sizes (pixels where there are no files), boxes, and the ground truth."""
         if not self._digest:
             hashed = hashlib.blake2b(digest_size=16)
-            items = [*self.images, *(() if self.queries is None else self.queries)]
+            both = [self.images, () if self.queries is None else self.queries]
+            for table in both:  # descriptors
+                if isinstance(table, np.ndarray):
+                    hashed.update(repr((table.shape, str(table.dtype))).encode())
+                    hashed.update(np.ascontiguousarray(table).tobytes())
+            items = [item for given in both if not isinstance(given, np.ndarray) for item in given]
             paths = [path for path in map(_path, items) if path is not None]
             root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
             for item in items:
@@ -237,9 +242,11 @@ def _from_labels(bunch: Bunch, source: Mapping[str, Any] | None, name: str) -> P
 
 def enlarge(photographs: PhotoSet, distractors: Sequence[PhotoSet]) -> PhotoSet:
     """Append distractors to the gallery; ground truth and queries stay as they are."""
-    images = list(photographs.images)
-    for more in distractors:
-        images += list(more.images)
+    parts = [photographs.images, *(more.images for more in distractors)]
+    if all(isinstance(part, np.ndarray) for part in parts):
+        images: Any = np.concatenate(parts)
+    else:
+        images = [item for part in parts for item in part]
     labels = photographs.labels
     if labels is not None and photographs.protocol == "labels":
         labels = None  # distractors have none, and the ground truth says who is positive

@@ -1,6 +1,8 @@
 """The papers' tables run: on small collections in the published form, and on a folder."""
 
 import json
+import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +10,14 @@ from PIL import Image
 
 from skretrieval import recipes
 from skretrieval.datasets import load_image_folder
-from skretrieval.evaluation import evaluate, paper_sweeps, paper_tables, reproduce, reproduce_on_folder
+from skretrieval.evaluation import (
+    evaluate,
+    paper_sweeps,
+    paper_tables,
+    reproduce,
+    reproduce_on_folder,
+    rerun,
+)
 from skretrieval.evaluation._adapt import split_in_halves
 from skretrieval.evaluation._fronts import block_ends, missing_weights, stand_in
 from skretrieval.evaluation._photo_set import load_photo_set
@@ -40,15 +49,83 @@ def buildings(home, folder, images, truth, names, seed):
         (texts / f"hall_{number}_junk.txt").write_text(names[6])
 
 
+OXFORD = [f"hall_{number:06d}" for number in range(8)]
+PARIS = [f"paris_arc_{number:06d}" for number in range(20)]
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """Oxford5k and Paris6k, in small; no other collection."""
     home = tmp_path_factory.mktemp("home")
-    oxford = [f"hall_{number:06d}" for number in range(8)]
-    buildings(home, "oxbuildings", ["oxbuild_images-v1"], "gt_files_170407", oxford, 0)
-    paris = [f"paris_arc_{number:06d}" for number in range(20)]
-    buildings(home, "parisbuildings", ["paris_1-v1", "paris_2-v1"], "paris_120310", paris, 900)
+    buildings(home, "oxbuildings", ["oxbuild_images-v1"], "gt_files_170407", OXFORD, 0)
+    buildings(home, "parisbuildings", ["paris_1-v1", "paris_2-v1"], "paris_120310", PARIS, 900)
     return home
+
+
+def picture(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.RandomState(seed).randint(0, 256, (6, 8, 3)).astype(np.uint8)
+    Image.fromarray(pixels).resize((80, 60), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture(scope="module")
+def full_home(home, tmp_path_factory):
+    """All collections that the tables name, in small."""
+    full = shutil.copytree(home, tmp_path_factory.mktemp("full") / "home")
+    for folder, name, images in (("oxbuildings", "roxford5k", OXFORD), ("parisbuildings", "rparis6k", PARIS)):
+        entry = {"bbx": [2.0, 2.0, 70.0, 50.0], "easy": [0, 1], "hard": [2], "junk": [3]}
+        content = {"gnd": [entry], "imlist": images[:6], "qimlist": images[6:7]}
+        (full / folder / f"gnd_{name}.pkl").write_bytes(pickle.dumps(content))
+    for number in (100000, 100001, 100100, 100101, 100102):
+        picture(full / "holidays" / "jpg1" / f"{number}.jpg", number)
+    (full / "holidays" / "jpg2").mkdir()
+    (full / "holidays" / "holidays-rotate.yaml").write_text('{\n"100001.jpg": 90,\n}\n')
+    for number in range(8):
+        picture(full / "ukbench" / "ukbench" / "full" / f"ukbench{number:05d}.jpg", number)
+    for number in range(3):
+        picture(full / "flickr100k" / "oxc1_100k" / "cat" / f"cat_{number:06d}.jpg", 70 + number)
+    return full
+
+
+@pytest.mark.filterwarnings("ignore:n_components=")  # so few photographs have few axes
+def test_rows_of_every_kind_of_collection_are_run(full_home):
+    found = reproduce(methods=["crow", "late_fusion_rmac"], sweeps=False, data_home=full_home, **NETWORK)
+    assert not found.missing
+    sizes = {}
+    for evaluation in found.evaluations:
+        data = evaluation.record["dataset"]
+        sizes.setdefault(data["name"], set()).add((data["n_images"], data["n_queries"], data["protocol"]))
+    assert sizes == {
+        "oxford5k": {(8, 2, "oxford")},
+        "paris6k": {(20, 2, "oxford")},
+        "oxford105k": {(11, 2, "oxford")},
+        "paris106k": {(23, 2, "oxford")},
+        "roxford5k": {(6, 1, "revisited")},
+        "rparis6k": {(6, 1, "revisited")},
+        "holidays": {(5, 2, "holidays"), (3, 2, "labels")},
+    }
+    upright = {
+        evaluation.record["dataset"]["source"]["options"].get("upright", False)
+        for evaluation in found.evaluations
+        if evaluation.record["dataset"]["name"] == "holidays"
+    }
+    assert upright == {True, False}
+    again = rerun(found.evaluations[0], data_home=full_home)
+    assert again.differences(found.evaluations[0]) == []
+    enlarged = next(one for one in found.evaluations if one.record["dataset"]["name"] == "oxford105k")
+    assert enlarged.differences(rerun(enlarged, data_home=full_home)) == []
+
+
+def test_ukbench_is_asked_as_the_paper_asks(full_home):
+    (row,) = [row for row in paper_tables(["S003"]) if row.dataset == "ukbench" and row.settings.get("local")]
+    assert row.evaluate_params == {"options": {"queries": "first"}}
+    front = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
+    pipeline = recipes.mac(extractor=front, whitening=None)
+    found = evaluate(pipeline, "ukbench", data_home=full_home, **row.evaluate_params)
+    assert found.record["dataset"]["n_queries"] == 2
+    every = evaluate(pipeline, "ukbench", data_home=full_home)
+    assert every.record["dataset"]["n_queries"] == 8
+    assert 1 <= every.metrics["ns"]["mean"] <= 4
 
 
 def test_what_is_there_is_run_and_the_rest_is_told(home, tmp_path):
