@@ -10,8 +10,12 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from ._descriptors import ragged_arange
+
 _DEFAULT_N_NEIGHBORS = 100
 _DISTRACTOR = -1
+# Where positives are at most one of so many pairs of query and item, their ranks are counted without rankings.
+_COUNTED_SHARE = 64
 
 
 class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -143,7 +147,7 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         check_is_fitted(self)
         # Imported here: metrics come after retrieval, this is the one exception (as in scikit-learn).
-        from ..metrics._average_precision import ap_from_relevance
+        from ..metrics._average_precision import ap_from_relevance, average_precisions
 
         if self.labels_ is None:
             raise ValueError("score needs the labels of the gallery: fit with y.")
@@ -157,16 +161,31 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         # Small integers compare faster than strings, and 4 bytes an entry bound the memory.
         codes = np.unique(np.concatenate([self.labels_, y]), return_inverse=True)[1].astype(np.int32)
         gallery_codes, query_codes = codes[:n_items], codes[n_items:]
-        distractor = np.zeros(len(y), dtype=bool) if y.dtype.kind in "US" else y == _DISTRACTOR
-        ap, valid = np.zeros(len(y)), np.isin(query_codes, gallery_codes) & ~distractor
-        own = self._find_own(queries)
-        for start, stop in queries.blocks(max(1, 2**23 // n_items)):
-            part_own = None if own is None else own[start:stop]
-            ranking = self._search(queries.slice(start, stop), n_items, part_own)[1]
-            relevant = gallery_codes[ranking] == query_codes[start:stop, None]
-            rows = np.flatnonzero(valid[start:stop])
-            if len(rows):
-                ap[start + rows] = ap_from_relevance(relevant[rows])
+        ap, own = None, self._find_own(queries)
+        # Positives of each query: a run of the gallery items in the order of their labels.
+        by_label = np.argsort(gallery_codes, kind="stable")
+        first, last = (
+            np.searchsorted(gallery_codes[by_label], query_codes, side=side) for side in ("left", "right")
+        )
+        n_positives = last - first
+        if y.dtype.kind not in "US":
+            n_positives[y == _DISTRACTOR] = 0
+        valid = n_positives > 0
+        if n_positives.sum() * _COUNTED_SHARE <= len(y) * n_items:
+            query = np.repeat(np.arange(len(y)), n_positives)
+            ranks = self._ranks(queries, query, by_label[ragged_arange(first, n_positives)], own)
+            if ranks is not None:
+                order = np.lexsort((ranks, query))
+                ap = average_precisions(query, ranks[order], n_positives, "trapezoid")
+        if ap is None:
+            ap = np.zeros(len(y))
+            for start, stop in queries.blocks(max(1, 2**23 // n_items)):
+                part_own = None if own is None else own[start:stop]
+                ranking = self._search(queries.slice(start, stop), n_items, part_own)[1]
+                relevant = gallery_codes[ranking] == query_codes[start:stop, None]
+                rows = np.flatnonzero(valid[start:stop])
+                if len(rows):
+                    ap[start + rows] = ap_from_relevance(relevant[rows])
         if not sample_weight[valid].sum() > 0:
             message = (
                 "No query has an item of its label in the gallery: mAP is undefined, and NaN returned. In "
@@ -198,6 +217,13 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             raise ValueError(f"indices must have shape ({queries.n_items}, k), got {indices.shape}.")
         query_rows, gallery_rows = self._index._best_rows(queries, indices)
         return query_rows - queries.starts[:, None], gallery_rows - self._index._gallery.starts[indices]
+
+    def _ranks(self, queries, query, item, own):
+        """Ranks of items in the rankings of queries, if there is a way without whole rankings, else None.
+
+        ``query`` ascends.
+        """
+        return None
 
     def _find_own(self, queries):
         """Gallery item that each query is, if a wrapper asks for it."""

@@ -50,6 +50,39 @@ def unit_rows(rows):
     return out
 
 
+def half_to_single(rows):
+    """Convert float16 to float32, exactly and several times faster than ``astype``; infinity is not handled.
+
+    Sign, exponent and mantissa move to their places in float32, and a product by a power of two corrects the
+    exponent, also that of subnormal numbers.
+
+    Parameters
+    ----------
+    rows : ndarray of float16, C-contiguous in its last axis
+        Finite numbers.
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    bits = rows.view(np.int16).astype(np.int32)  # extends the sign to the left
+    bits <<= 13
+    bits &= np.int32(-0x70002000)  # sign, low five bits of the exponent, ten bits of the mantissa
+    single = bits.view(np.float32)
+    single *= np.float32(2.0**112)
+    return single
+
+
+def _row_lengths(rows):
+    """Euclidean lengths of rows, in float64."""
+    lengths = np.empty(len(rows))
+    step = max(1, 2**18 // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step].astype(np.float64)
+        lengths[start : start + step] = np.sqrt(np.einsum("id,id->i", part, part))
+    return lengths
+
+
 def _unit_sparse_rows(rows, step):
     if not rows.has_canonical_format:
         rows = rows.copy()
@@ -75,10 +108,14 @@ class DescriptorSet:
         Rows of all items, item after item.
     offsets : ndarray of shape (n_items + 1,) or None
         Rows ``offsets[i]:offsets[i + 1]`` belong to item i; None when every item has exactly one row.
+    lengths : ndarray of shape (n_rows,) or None
+        Euclidean lengths of rows that stand for the unit rows in their directions; None for rows that are what
+        they are. So a gallery on disk need not be copied to be normalised.
     """
 
     rows: Any
     offsets: np.ndarray | None = None
+    lengths: np.ndarray | None = None
 
     @property
     def n_rows(self):
@@ -92,8 +129,8 @@ class DescriptorSet:
 
     @property
     def dtype(self):
-        """Dtype of the rows."""
-        return self.rows.dtype
+        """Dtype of what is computed from the rows: theirs, or float32 for float16."""
+        return np.dtype(np.float32) if self.rows.dtype == np.float16 else self.rows.dtype
 
     @property
     def is_sparse(self):
@@ -116,8 +153,17 @@ class DescriptorSet:
         return np.ones(self.n_rows, dtype=np.intp) if self.offsets is None else np.diff(self.offsets)
 
     def dense(self, key=slice(None)):
-        """Rows of a slice or an index array as an ndarray, which may be a view."""
-        return self.rows[key].toarray() if self.is_sparse else self.rows[key]
+        """Rows of a slice or an index array as an ndarray of ``dtype``, which may be a view.
+
+        Rows that stand for unit rows are normalised, to the same bits as a gallery normalised beforehand.
+        """
+        rows = self.raw(key)
+        return rows if self.lengths is None else unit_rows(rows)
+
+    def raw(self, key=slice(None)):
+        """Rows as :meth:`dense`, but not normalised."""
+        rows = self.rows[key].toarray() if self.is_sparse else self.rows[key]
+        return half_to_single(rows) if rows.dtype == np.float16 else rows
 
     def row_range(self, start, stop):
         """Row limits of the items ``start:stop``."""
@@ -127,23 +173,32 @@ class DescriptorSet:
         """Items ``start:stop`` as views."""
         low, high = self.row_range(start, stop)
         offsets = None if self.offsets is None else self.offsets[start : stop + 1] - low
-        return DescriptorSet(self.rows[low:high], offsets)
+        lengths = None if self.lengths is None else self.lengths[low:high]
+        return DescriptorSet(self.rows[low:high], offsets, lengths)
 
     def take(self, items):
         """Copy the given items, in the given order."""
-        if self.offsets is None:
-            return DescriptorSet(self.rows[items])
-        counts = self.counts[items]
-        rows = self.rows[ragged_arange(self.starts[items], counts)]
-        return DescriptorSet(rows, np.concatenate([[0], np.cumsum(counts)]))
+        rows, offsets = items, None
+        if self.offsets is not None:
+            counts = self.counts[items]
+            rows = ragged_arange(self.starts[items], counts)
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+        return DescriptorSet(self.rows[rows], offsets, None if self.lengths is None else self.lengths[rows])
 
     def append(self, other):
-        """Items of ``self`` followed by those of ``other``, which has the same dtype."""
+        """Items of ``self`` followed by those of ``other``, whose rows take the form of those of ``self``.
+
+        Neither may have ``lengths``.
+        """
         if self.is_sparse:
             added = other.rows if other.is_sparse else type(self.rows)(other.rows)
             rows = sparse.vstack([self.rows, added], format="csr")
         else:
-            rows = np.concatenate([self.rows, other.dense()])
+            with np.errstate(over="ignore"):
+                added = other.dense().astype(self.rows.dtype, copy=False)
+            if added.dtype == np.float16:
+                _check_finite(added, other.offsets)  # too large for float16
+            rows = np.concatenate([self.rows, added])
         if self.offsets is None and other.offsets is None:
             return DescriptorSet(rows)
         counts = np.concatenate([self.counts, other.counts])
@@ -160,6 +215,45 @@ class DescriptorSet:
                 stop = min(max(stop, start + 1), n_items)
             yield start, stop
             start = stop
+
+
+def prepare(descriptors, metric, *, in_place=None):
+    """Rows as the metric wants them: unit rows for the cosine.
+
+    Parameters
+    ----------
+    descriptors : DescriptorSet
+        Rows as given.
+    metric : str
+        Metric.
+    in_place : bool, default=None
+        Whether to keep rows that are to be of unit length as they are, and their lengths beside them. None:
+        where they are float16, which would lose digits, or mapped from a file, which would come into memory.
+
+    Returns
+    -------
+    DescriptorSet
+    """
+    if metric != "cosine":
+        return descriptors
+    rows = descriptors.rows
+    if in_place is None:
+        in_place = rows.dtype == np.float16 or _is_mapped(rows)
+    if in_place:
+        lengths = _row_lengths(rows)
+        # Far from 1, float32 products of the rows as they are could over- or underflow.
+        if ((lengths == 0) | ((lengths > 1e-15) & (lengths < 1e15))).all():
+            return DescriptorSet(rows, descriptors.offsets, lengths)
+    return DescriptorSet(unit_rows(rows), descriptors.offsets)
+
+
+def _is_mapped(rows):
+    """Whether an array is a view of a memory-mapped file."""
+    while isinstance(rows, np.ndarray):
+        if isinstance(rows, np.memmap):
+            return True
+        rows = rows.base
+    return False
 
 
 def is_region_sets(X):
@@ -184,7 +278,7 @@ def check_descriptors(estimator, X, *, reset, dtype=None, accept_sparse=False):
     reset : bool
         True in ``fit``.
     dtype : dtype, default=None
-        Type of the rows; None keeps float32 and float64 and turns everything else into float64.
+        Type of the rows; None keeps float16, float32 and float64 and turns everything else into float64.
     accept_sparse : bool, default=False
         Whether X may be sparse.
 
@@ -214,7 +308,7 @@ def check_descriptors(estimator, X, *, reset, dtype=None, accept_sparse=False):
         X,
         reset=reset,
         accept_sparse="csr",
-        dtype=[np.float64, np.float32] if dtype is None else dtype,
+        dtype=[np.float64, np.float32, np.float16] if dtype is None else dtype,
         order="C",
         ensure_all_finite=False,
     )
@@ -246,15 +340,18 @@ def _stack_regions(estimator, X, reset):
 def _check_finite(rows, offsets):
     """Raise a ValueError that names the first item with a NaN or an infinity."""
     values = rows.data if sparse.issparse(rows) else rows
-    # The sum is one fast pass without a temporary array; it may overflow, so it only triggers the search.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum(dtype=np.float64)):
-            return
+    if values.dtype != np.float16:
+        # The sum is one fast pass without a temporary array; it may overflow, so it only triggers the search.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(values.sum(dtype=np.float64)):
+                return
     if sparse.issparse(rows):
         entries = np.flatnonzero(~np.isfinite(values))
         bad = np.unique(np.searchsorted(rows.indptr, entries, side="right") - 1)
     else:
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        step = max(1, 2**20 // rows.shape[1])
+        parts = (np.isfinite(rows[start : start + step]).all(axis=1) for start in range(0, len(rows), step))
+        bad = np.flatnonzero(~np.concatenate(list(parts)))
     if len(bad) == 0:
         return
     row = int(bad[0])

@@ -12,11 +12,14 @@ scores: the same order again, but distances that may differ in their last bits.
 
 import numpy as np
 
-from ._scores import BLOCK_SIZE
+from ._scorer import BLOCK_SIZE
 from ._sparse_scores import make_scorer
 
 # Numbers in a block of queries: fewer rows at a time where they are wide.
 _QUERY_ELEMENTS = 2**23
+
+# Scores sorted at a time.
+_SORTED = 2**18
 
 # A ranking of this share of the gallery or more is cheaper from a full float64 block than from candidates.
 FULL_SHARE = 8
@@ -52,17 +55,24 @@ def search(
     """
     distances = np.empty((queries.n_items, n_neighbors), dtype=gallery.dtype)
     indices = np.empty((queries.n_items, n_neighbors), dtype=np.intp)
-    query_block_size = max(1, min(query_block_size, _QUERY_ELEMENTS // gallery.n_features))
+    query_block_size = query_rows_at_a_time(query_block_size, gallery)
     full = FULL_SHARE * n_neighbors >= gallery.n_items
-    if full:
+    if full and n_neighbors < gallery.n_items:  # the scores of all items need more room than the answer
         rows = (block_size or BLOCK_SIZE) * query_block_size // gallery.n_rows
         query_block_size = max(1, min(query_block_size, rows))
     for start, stop in queries.blocks(query_block_size):
         scorer = make_scorer(metric, queries.slice(start, stop), gallery, same)
-        rank = _rank_all if full else _top_k
-        scores, indices[start:stop] = rank(scorer, n_neighbors, block_size)
-        distances[start:stop] = scorer.distance(scores)
+        if full:
+            _rank_all(scorer, block_size, distances[start:stop], indices[start:stop])
+        else:
+            scores, indices[start:stop] = _top_k(scorer, n_neighbors, block_size)
+            distances[start:stop] = scorer.distance(scores)
     return distances, indices
+
+
+def query_rows_at_a_time(query_block_size, gallery):
+    """Rows of a block of queries: fewer where they are wide."""
+    return max(1, min(query_block_size, _QUERY_ELEMENTS // gallery.n_features))
 
 
 def _top_k(scorer, k, block_size):
@@ -127,12 +137,12 @@ def order_candidates(scorer, values, index, k):
     """Exact scores of the candidates, sorted by falling score, then by gallery index; the best k."""
     row, column = np.nonzero(index < scorer.gallery.n_items)
     exact = np.full(index.shape, -np.inf)
-    exact[row, column] = _exact_scores(scorer, row, index[row, column], values[row, column])
+    exact[row, column] = exact_scores(scorer, row, index[row, column], values[row, column])
     order = np.lexsort((index, -exact), axis=1)[:, :k]
     return np.take_along_axis(exact, order, axis=1), np.take_along_axis(index, order, axis=1)
 
 
-def _exact_scores(scorer, query, item, values):
+def exact_scores(scorer, query, item, values):
     """Exact scores of pairs whose coarse or fine scores are ``values``."""
     known = scorer.known(values)
     if not known.any():
@@ -142,23 +152,37 @@ def _exact_scores(scorer, query, item, values):
     return exact
 
 
-def _rank_all(scorer, k, block_size):
-    """Rank the whole gallery from full float64 blocks; the order is that of ``_top_k``."""
-    n_queries, n_items = scorer.queries.n_items, scorer.gallery.n_items
-    scores = np.empty((n_queries, n_items))
+def _rank_all(scorer, block_size, distances, indices):
+    """Rank the whole gallery from full float64 blocks; the order is that of ``_top_k``.
+
+    Writes the best into ``distances`` and ``indices``, of shape (n_queries, k).
+    """
+    n_queries, n_items, k = scorer.queries.n_items, scorer.gallery.n_items, indices.shape[1]
+    # One pass over the gallery for all queries. Scores of whole rankings wait where their indices will be.
+    in_place = k == n_items and indices.itemsize == 8
+    scores = indices.view(np.float64) if in_place else np.empty((n_queries, n_items))
     for start, stop in scorer.gallery.blocks(block_size or scorer.fine_block_size):
         scores[:, start:stop] = scorer.fine(start, stop)
-    error, near = scorer.fine_error()
+    error, near = (np.broadcast_to(limit, (n_queries, 1)) for limit in scorer.fine_error())
+    step = max(1, _SORTED // n_items)
+    for start in range(0, n_queries, step):
+        part = slice(start, start + step)
+        best, order = _sort(scorer, start, scores[part], error[part], near[part])
+        distances[part], indices[part] = scorer.distance(best[:, :k]), order[:, :k]
+
+
+def _sort(scorer, first, scores, error, near):
+    """Scores in falling order, exact where rounding may have swapped them, and their items."""
     order = np.argsort(-scores, axis=1, kind=None if error.any() else "stable")
     scores = np.take_along_axis(scores, order, axis=1)
     if error.any():
         # Neighbours in the ranking that rounding may have swapped or torn apart form groups.
-        close = np.zeros((n_queries, n_items + 1), dtype=bool)
+        close = np.zeros((len(scores), scores.shape[1] + 1), dtype=bool)
         close[:, 1:-1] = scores[:, :-1] - scores[:, 1:] <= 2 * error
         row, column = np.nonzero(close[:, :-1] | close[:, 1:] | (scores >= near))
         item = order[row, column]
-        exact = _exact_scores(scorer, row, item, scores[row, column])
+        exact = exact_scores(scorer, first + row, item, scores[row, column])
         group = np.cumsum(~close[row, column])
         best = np.lexsort((item, -exact, group))
         scores[row, column], order[row, column] = exact[best], item[best]
-    return scores[:, :k], order[:, :k]
+    return scores, order

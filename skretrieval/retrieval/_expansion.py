@@ -188,11 +188,26 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     def _uses_own(self):
         return self.exclude_self or self.retriever_._uses_own
 
+    def _expanded_blocks(self, queries, own):
+        """Yield ``(start, stop, expanded, own)`` of blocks of queries."""
+        for start, stop in queries.blocks(max(1, min(_QUERY_ROWS, 2**23 // queries.n_features))):
+            part_own = None if own is None else own[start:stop]
+            yield start, stop, self._expand(queries.slice(start, stop), part_own), part_own
+
+    def _ranks(self, queries, query, item, own):
+        ranks = np.empty(len(query), dtype=np.intp)
+        for start, stop, expanded, part_own in self._expanded_blocks(queries, own):
+            part = slice(*np.searchsorted(query, [start, stop]))
+            found = self.retriever_._ranks(expanded, query[part] - start, item[part], part_own)
+            if found is None:
+                return None
+            ranks[part] = found
+        return ranks
+
     def _search(self, queries, n_neighbors, own=None):
         found = []
-        for start, stop in queries.blocks(max(1, min(_QUERY_ROWS, 2**23 // queries.n_features))):
-            part, part_own = queries.slice(start, stop), None if own is None else own[start:stop]
-            found.append(self.retriever_._search(self._expand(part, part_own), n_neighbors, part_own))
+        for _, _, expanded, part_own in self._expanded_blocks(queries, own):
+            found.append(self.retriever_._search(expanded, n_neighbors, part_own))
         distances, indices = zip(*found)
         return np.concatenate(distances), np.concatenate(indices)
 

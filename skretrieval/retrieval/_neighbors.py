@@ -10,9 +10,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import RetrieverMixin, check_items
-from ._descriptors import DescriptorSet, check_descriptors, unit_rows
+from ._descriptors import DescriptorSet, check_descriptors, prepare
 from ._exact import search
 from ._faiss import FaissIndex, check_faiss_params
+from ._ranks import count_ranks
 from ._scores import SCORERS
 from ._sparse_scores import make_scorer
 
@@ -66,9 +67,11 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     Attributes
     ----------
     gallery_ : ndarray or CSR matrix or array of shape (n_rows, n_features_in_)
-        The rows as searched: float32 or float64 as given; for the cosine, of unit length (or zero). Sparse X
-        stays sparse. With region sets, the regions of all items one after the other. For the other metrics it
-        may share memory with the X of ``fit``.
+        The rows: float16, float32 or float64 as given; for the cosine, of unit length (or zero), but those that
+        are float16 or memory-mapped stay as they are. Sparse X stays sparse. With region sets, the regions of
+        all items one after the other. Where nothing is normalised it may share memory with the X of ``fit``.
+    row_lengths_ : ndarray of shape (n_rows,) or None
+        Euclidean lengths of the rows, where the cosine is that of rows kept as they are.
     region_offsets_ : ndarray of shape (n_samples_fit_ + 1,) or None
         Rows ``region_offsets_[i]:region_offsets_[i + 1]`` are the regions of item i; None without region sets.
     labels_ : ndarray of shape (n_samples_fit_,) or None
@@ -93,6 +96,11 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     Notes
     -----
     Queries are converted to the dtype of the gallery, and so are rows that ``partial_fit`` appends.
+
+    A gallery given as ``numpy.memmap`` (or ``numpy.load(..., mmap_mode="r")``) stays on disk and is read block
+    by block; float16 stays float16 and is converted by blocks, with the neighbours and distances of the same
+    gallery in float32. ``partial_fit`` and ``remove`` bring such a gallery into memory, and a pickled model
+    holds its rows.
 
     Sparse galleries, such as the histograms of :class:`~skretrieval.pooling.BoWPooler`, stay CSR and give the
     neighbours and distances of the same dense gallery (distances of rankings of an eighth of a large
@@ -171,7 +179,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
             _check_regions(descriptors, descriptors.counts[0], "item 0 has")
             if self.engine == "faiss":
                 raise ValueError("region_pairs='same' needs engine='exact': faiss compares all regions.")
-        gallery = _prepare(descriptors, self.metric)
+        gallery = prepare(descriptors, self.metric)
         self._faiss = FaissIndex(gallery, self.metric, params) if self.engine == "faiss" else None
         self.metric_, self.region_pairs_, self.engine_ = self.metric, self.region_pairs, self.engine
         self._store(gallery, labels)
@@ -200,11 +208,16 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
             raise ValueError(
                 f"The gallery has {have}, but partial_fit was given {got}: y must be consistent."
             )
-        added = self._check_queries(X)
+        added = self._check(X)
         labels = self._check_labels(y, added)
         if labels is not None:
             labels = np.concatenate([self.labels_, labels])
-        self._store(self._gallery.append(added), labels)
+        if self.row_lengths_ is None:
+            gallery = self._gallery.append(prepare(added, self.metric_, in_place=False))
+        else:
+            gallery = DescriptorSet(self.gallery_, self.region_offsets_).append(added)
+            gallery = prepare(gallery, self.metric_, in_place=True)
+        self._store(gallery, labels)
         if self._faiss is not None:
             self._faiss.append(self._gallery)
         return self
@@ -270,7 +283,11 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         return float(np.mean(found <= nearest[:, -1:]))
 
     def _store(self, gallery, labels):
-        self.gallery_, self.region_offsets_ = gallery.rows, gallery.offsets
+        self.gallery_, self.region_offsets_, self.row_lengths_ = (
+            gallery.rows,
+            gallery.offsets,
+            gallery.lengths,
+        )
         self.labels_ = labels
         self.n_samples_fit_ = gallery.n_items
 
@@ -316,15 +333,20 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
     @property
     def _gallery(self):
-        return DescriptorSet(self.gallery_, self.region_offsets_)
+        return DescriptorSet(self.gallery_, self.region_offsets_, self.row_lengths_)
 
     def _check_queries(self, X):
-        queries = check_descriptors(
-            self, X, reset=False, dtype=self.gallery_.dtype, accept_sparse=self.accept_sparse
+        return prepare(self._check(X), self.metric_, in_place=False)
+
+    def _check(self, X):
+        """Descriptors like those of the gallery, as they are."""
+        gallery = self._gallery
+        descriptors = check_descriptors(
+            self, X, reset=False, dtype=gallery.dtype, accept_sparse=self.accept_sparse
         )
         if self._same:
-            _check_regions(queries, self._gallery.counts[0], "those of the gallery have")
-        return _prepare(queries, self.metric_)
+            _check_regions(descriptors, gallery.counts[0], "those of the gallery have")
+        return descriptors
 
     def _search(self, queries, n_neighbors, own=None):
         if self.engine != self.engine_:
@@ -335,6 +357,11 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         if self._faiss is not None:
             return self._faiss.search(queries, self._gallery, n_neighbors, params)
         return search(queries, self._gallery, n_neighbors, metric=self.metric_, same=self._same, **params)
+
+    def _ranks(self, queries, query, item, own):
+        params = self._check_engine() if self._faiss is None else {}
+        options = {"metric": self.metric_, "same": self._same, **params}
+        return count_ranks(queries, self._gallery, query, item, **options)
 
     def _own_items(self, queries):
         """First gallery item at distance zero from each query, -1 where there is none."""
@@ -347,13 +374,6 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         query = np.repeat(np.arange(queries.n_items), indices.shape[1])
         query_rows, gallery_rows = scorer.best_rows(query, indices.ravel())
         return query_rows.reshape(indices.shape), gallery_rows.reshape(indices.shape)
-
-
-def _prepare(descriptors, metric):
-    """Rows as the metric wants them."""
-    if metric != "cosine":
-        return descriptors
-    return DescriptorSet(unit_rows(descriptors.rows), descriptors.offsets)
 
 
 def _check_regions(descriptors, expected, whose):

@@ -1,221 +1,16 @@
-"""Similarity of descriptors in two precisions: a coarse one that is fast, an exact one that is final.
+"""The metrics: cosine, Euclidean and Manhattan distance, each with its error bounds."""
 
-A scorer holds one block of queries and the gallery. *Scores* are larger for nearer items: the cosine, minus
-the squared Euclidean distance, minus the Manhattan distance. The coarse score comes from one matrix product
-and carries a proven error bound; the exact score of a pair is computed in float64 by a reduction of fixed
-order over that pair alone, so it depends neither on the blocks nor on the position of an item, and equal rows
-get equal scores to the last bit.
-
-For region sets the score of two images is the largest over all pairs of their regions [1]_, or over the pairs
-of regions of the same number [2]_, of which every image then has equally many.
-
-References
-----------
-.. [1] J. Jeong et al., regional second-order pooling, eq. 7.
-.. [2] Multi-resolution features (S003): the distance is the smaller one of global to global, local to local.
-"""
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from joblib import cpu_count
 
-from ._descriptors import ragged_arange
+from ._scorer import BLOCK_SIZE, CACHE_ELEMENTS, Scorer, coarse_dtype, slack
 
-# Rows converted and multiplied at a time in float64: 1 MB, so that the parts stay in the processor's cache.
-_CACHE_ELEMENTS = 2**17
-
-# Up to this many gallery rows whole blocks are scored pair by pair: no slower to speak of, and bit by bit exact.
-_SMALL_GALLERY = 1024
-_SMALL_WIDTH = 4096
-
-# Gallery rows in one product, and numbers in a block of them.
-BLOCK_SIZE = 8192
-_BLOCK_ELEMENTS = 2**23
-
-
-def _slack(n_features, dtype):
-    """Relative error bound of a sum of ``n_features`` products in any order of summation.
-
-    Twice the textbook bound ``n u`` (u: half the machine epsilon) plus a few roundings of the operands.
-    """
-    return (n_features + 16) * float(np.finfo(dtype).eps)
-
-
-def _coarse_dtype(n_features, dtype):
-    """Gallery dtype, or float64 where the float32 bound would let too many candidates through."""
-    return np.dtype(np.float64) if _slack(n_features, dtype) > 1e-3 else np.dtype(dtype)
-
-
-def _chunks(sizes, limit):
-    """Yield ``(start, stop)`` over consecutive entries whose ``sizes`` add up to at most ``limit``."""
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < len(ends):
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + limit, side="right")))
-        yield start, stop
-        start = stop
-
-
-class Scorer:
-    """Base of the metrics: reduces row scores to image scores and walks over pairs.
-
-    Parameters
-    ----------
-    queries, gallery : DescriptorSet
-        Prepared rows (unit rows for the cosine) of the same dtype.
-    same : bool, default=False
-        Whether region m is compared with region m only, instead of with all regions. All items of both sets
-        must have the same number of rows.
-    """
-
-    def __init__(self, queries, gallery, same=False):
-        self.queries = queries
-        self.gallery = gallery
-        self.n_slots = gallery.n_rows // gallery.n_items if same else 1
-        self.same = self.n_slots > 1
-        self.query_rows = queries.dense().astype(np.float64)
-        self.is_small = gallery.n_rows <= _SMALL_GALLERY and gallery.n_features <= _SMALL_WIDTH
-        self.fine_is_exact = self.is_small
-        # Wide rows are converted fewer at a time.
-        self.fine_block_size = max(1, min(BLOCK_SIZE, _BLOCK_ELEMENTS // gallery.n_features))
-        self.block_size = self.fine_block_size
-
-    def coarse(self, start, stop):
-        """Coarse scores of the gallery items ``start:stop``, shape (n_queries, stop - start)."""
-        return self._block(self._coarse_rows, start, stop)
-
-    def fine(self, start, stop):
-        """Scores of the same block in float64; see ``fine_error`` for how far they may be from exact."""
-        return self._block(self._exact_rows if self.fine_is_exact else self._fine_rows, start, stop)
-
-    def _block(self, function, start, stop):
-        low, high = self.gallery.row_range(start, stop)
-        scores = function(low, high)
-        if self.same:
-            return scores
-        if self.gallery.offsets is not None:
-            scores = np.maximum.reduceat(scores, self.gallery.offsets[start:stop] - low, axis=1)
-        if self.queries.offsets is not None:
-            scores = np.maximum.reduceat(scores, self.queries.offsets[:-1], axis=0)
-        return scores
-
-    def known(self, scores):
-        """Where coarse or fine scores are exact as they are, shape of ``scores``."""
-        return np.zeros(scores.shape, dtype=bool)
-
-    # The rows of the same region number form a slot. Products are (n_query_rows, n_gallery_rows) matrices or, for
-    # regions of the same number, stacks of them (n_slots, n_queries, n_items): one product for each slot.
-
-    def _products(self, query_rows, rows):
-        """Inner products of all queries and the given gallery rows."""
-        if not self.same:
-            return query_rows @ rows.T
-        n_features = rows.shape[1]
-        left = query_rows.reshape(-1, self.n_slots, n_features).transpose(1, 0, 2)
-        return left @ rows.reshape(-1, self.n_slots, n_features).transpose(1, 2, 0)
-
-    def _of_queries(self, row_values):
-        """Values of the query rows, to combine with products."""
-        return row_values.reshape(-1, self.n_slots).T[:, :, None] if self.same else row_values[:, None]
-
-    def _of_gallery(self, row_values):
-        """Values of gallery rows, to combine with products."""
-        return row_values.reshape(-1, self.n_slots).T[:, None] if self.same else row_values
-
-    def _best_slot(self, scores):
-        """Scores of the best slot, where the products have slots."""
-        return scores.max(axis=0) if self.same else scores
-
-    def fine_error(self):
-        """``(error, near)``: bound of the error of ``fine``, and the score above which it is not enough.
-
-        Both of shape (n_queries, 1). Zero and infinity say that ``fine`` is already exact.
-        """
-        shape = (self.queries.n_items, 1)
-        return np.zeros(shape), np.full(shape, np.inf)
-
-    def pairs(self, query, item):
-        """Exact scores of pairs.
-
-        Parameters
-        ----------
-        query, item : ndarray of shape (n_pairs,)
-            Query numbers within the block and gallery item numbers.
-
-        Returns
-        -------
-        ndarray of shape (n_pairs,), float64
-        """
-        scores = np.empty(len(query))
-        if self._single:
-            step = max(1, _CACHE_ELEMENTS // self.query_rows.shape[1])
-            for start in range(0, len(query), step):
-                part = slice(start, start + step)
-                scores[part] = self._pair_rows(query[part], item[part])
-            return scores
-        for start, stop, region_scores, _, _, first in self._region_pairs(query, item):
-            scores[start:stop] = np.maximum.reduceat(region_scores, first)
-        return scores
-
-    def best_rows(self, query, item):
-        """Rows of the best region pair: ``(query_row, gallery_row)``, each of shape (n_pairs,).
-
-        Among equal pairs, the first query region and then the first gallery region.
-        """
-        if self._single:
-            return query, item
-        best = np.empty((2, len(query)), dtype=np.intp)
-        for start, stop, region_scores, query_row, gallery_row, first in self._region_pairs(query, item):
-            counts = np.diff(first, append=len(region_scores))
-            largest = np.repeat(np.maximum.reduceat(region_scores, first), counts)
-            hits = np.flatnonzero(region_scores == largest)
-            winner = hits[np.searchsorted(hits, first)]
-            best[:, start:stop] = query_row[winner], gallery_row[winner]
-        return best[0], best[1]
-
-    @property
-    def _single(self):
-        """Whether every query and every gallery item has one row."""
-        return self.queries.offsets is None and self.gallery.offsets is None
-
-    def _region_pairs(self, query, item):
-        """Yield exact scores of all region pairs of consecutive image pairs, in cache-sized parts."""
-        query_counts, query_starts = self.queries.counts[query], self.queries.starts[query]
-        item_counts, item_starts = self.gallery.counts[item], self.gallery.starts[item]
-        sizes = item_counts if self.same else query_counts * item_counts
-        for start, stop in _chunks(sizes, max(1, _CACHE_ELEMENTS // self.query_rows.shape[1])):
-            part = slice(start, stop)
-            first = np.cumsum(sizes[part]) - sizes[part]
-            number = ragged_arange(np.zeros(stop - start, dtype=np.intp), sizes[part])
-            width = np.repeat(item_counts[part], sizes[part])
-            query_region, gallery_region = (number, number) if self.same else np.divmod(number, width)
-            query_row = np.repeat(query_starts[part], sizes[part]) + query_region
-            gallery_row = np.repeat(item_starts[part], sizes[part]) + gallery_region
-            yield start, stop, self._pair_rows(query_row, gallery_row), query_row, gallery_row, first
-
-    def _from_differences(self, query_rows, low, high):
-        """Scores of all queries and the gallery rows ``low:high`` from their differences, in cache-sized parts."""
-        n_slots, n_features = self.n_slots, query_rows.shape[1]
-        query_rows = query_rows.reshape(-1, n_slots, n_features)
-        n_queries, n_items = len(query_rows), (high - low) // n_slots
-        scores = np.empty((n_queries, n_items), dtype=query_rows.dtype)
-        size = n_slots * n_features
-        n_rows = min(n_items, max(1, _CACHE_ELEMENTS // size))
-        n_together = max(1, _CACHE_ELEMENTS // (size * n_rows))
-        for start in range(0, n_items, n_rows):
-            stop = min(start + n_rows, n_items)
-            rows = self.gallery.dense(slice(low + start * n_slots, low + stop * n_slots))
-            rows = rows.astype(query_rows.dtype, copy=False).reshape(-1, n_slots, n_features)
-            for first in range(0, n_queries, n_together):
-                difference = query_rows[first : first + n_together, None] - rows
-                part = self._reduce(difference.reshape(-1, n_features)).reshape(difference.shape[:3])
-                scores[first : first + n_together, start:stop] = part.max(axis=2)
-        return scores
-
-    def _per_query(self, row_values):
-        """Largest value over the regions of each query."""
-        if self.queries.offsets is None:
-            return row_values
-        return np.maximum.reduceat(row_values, self.queries.offsets[:-1])
+# Numbers compared at a time by one thread.
+_MAXIMA_ELEMENTS = 2**16
 
 
 class Cosine(Scorer):
@@ -224,17 +19,25 @@ class Cosine(Scorer):
     def __init__(self, queries, gallery, same=False):
         super().__init__(queries, gallery, same)
         n_features = gallery.n_features
-        dtype = _coarse_dtype(n_features, gallery.dtype)
+        dtype = coarse_dtype(n_features, gallery.dtype)
         self.coarse_rows = self.query_rows.astype(dtype)
         if dtype == gallery.dtype:
             # Nothing is converted, so few queries can meet many rows at once: fewer calls of threaded code.
             self.block_size = max(BLOCK_SIZE, 2**20 // len(self.coarse_rows))
-        self.error = _slack(n_features, dtype)
+        self.lengths = None
+        if gallery.lengths is not None:
+            self.lengths = np.where(gallery.lengths > 0, gallery.lengths, 1.0).astype(dtype)
+        if gallery.rows.dtype == np.float16:
+            self.block_size = max(1, min(BLOCK_SIZE, 2**20 // n_features))
+        self.error = slack(n_features, dtype)
         self.squares = np.einsum("id,id->i", self.query_rows, self.query_rows, optimize=False)
 
     def _coarse_rows(self, low, high):
-        rows = self.gallery.dense(slice(low, high)).astype(self.coarse_rows.dtype, copy=False)
-        return self._best_slot(self._products(self.coarse_rows, rows))
+        rows = self.gallery.raw(slice(low, high)).astype(self.coarse_rows.dtype, copy=False)
+        scores = self._products(self.coarse_rows, rows)
+        if self.lengths is not None:
+            scores /= self._of_gallery(self.lengths[low:high])
+        return self._best_slot(scores)
 
     def loosen(self, scores):
         """Coarse score below which no item can be exactly as near as the item with ``scores``."""
@@ -253,14 +56,14 @@ class Cosine(Scorer):
 
     def fine_error(self):
         error, near = super().fine_error()
-        return error if self.fine_is_exact else error + _slack(self.query_rows.shape[1], np.float64), near
+        return error if self.fine_is_exact else error + slack(self.query_rows.shape[1], np.float64), near
 
     def _exact_rows(self, low, high):
         n_slots, n_features = self.n_slots, self.query_rows.shape[1]
         query_rows = self.query_rows.reshape(-1, n_slots, n_features)
         query_squares = self.squares.reshape(-1, 1, n_slots)
         scores = np.empty((len(query_rows), (high - low) // n_slots))
-        step = max(1, _CACHE_ELEMENTS // (n_slots * n_features))
+        step = max(1, CACHE_ELEMENTS // (n_slots * n_features))
         for start in range(0, scores.shape[1], step):
             rows = self.gallery.dense(slice(low + start * n_slots, min(low + (start + step) * n_slots, high)))
             rows = rows.astype(np.float64).reshape(-1, n_slots, n_features)
@@ -292,13 +95,10 @@ class Euclidean(Scorer):
 
     def __init__(self, queries, gallery, same=False):
         super().__init__(queries, gallery, same)
-        self.centre = self._find_centre()
+        self.centre = self.find_centre()
         self.centred = self.query_rows - self.centre
         self.squares = np.einsum("id,id->i", self.centred, self.centred, optimize=False)
         self.largest = 0.0  # largest squared norm among the gallery rows met so far
-
-    def _find_centre(self):
-        return self.gallery.dense(slice(0, 1024)).mean(axis=0, dtype=np.float64)
 
     def _coarse_rows(self, low, high):
         rows = self.gallery.dense(slice(low, high)) - self.centre
@@ -321,14 +121,14 @@ class Euclidean(Scorer):
 
     def loosen(self, scores):
         """Coarse score below which no item can be exactly as near as the item with ``scores``."""
-        return scores - 2 * _slack(self.centred.shape[1], np.float64) * self._scale()
+        return scores - 2 * slack(self.centred.shape[1], np.float64) * self._scale()
 
     def fine_error(self):
         if self.fine_is_exact:
             return super().fine_error()
         scale = self._scale()[:, None]
         # Small distances are differences of large norms: those are recomputed from the rows themselves.
-        return _slack(self.centred.shape[1], np.float64) * scale, -1e-3 * scale
+        return slack(self.centred.shape[1], np.float64) * scale, -1e-3 * scale
 
     def _exact_rows(self, low, high):
         return self._from_differences(self.query_rows, low, high)
@@ -347,17 +147,35 @@ class Euclidean(Scorer):
 
 
 class Manhattan(Scorer):
-    """Manhattan distance (S003), by direct differences in cache-sized parts."""
+    """Manhattan distance (S003), ``sum |q - g| = 2 sum max(q, g) - sum q - sum g`` over the coordinates.
+
+    Coordinates are centred, so a common offset of all rows costs no digits. The sums of maxima need one pass less
+    than those of differences; the parts of a block are shared out to threads.
+    """
 
     def __init__(self, queries, gallery, same=False):
         super().__init__(queries, gallery, same)
-        dtype = _coarse_dtype(gallery.n_features, gallery.dtype)
-        self.coarse_rows = self.query_rows.astype(dtype)
-        self.error = _slack(gallery.n_features, dtype)
-        self.fine_is_exact = True
+        self.dtype = coarse_dtype(gallery.n_features, gallery.dtype)
+        self.centre = self.find_centre()
+        self.centred = self.query_rows - self.centre
+        self.norms = np.abs(self.centred).sum(axis=1)
+        self.largest = 0.0  # largest norm among the gallery rows met so far
 
     def _coarse_rows(self, low, high):
-        return self._from_differences(self.coarse_rows, low, high)
+        return self._from_maxima(low, high, self.dtype)
+
+    def _fine_rows(self, low, high):
+        return self._from_maxima(low, high, np.dtype(np.float64))
+
+    def _from_maxima(self, low, high, dtype):
+        rows = (self.gallery.dense(slice(low, high)) - self.centre).astype(dtype, copy=False)
+        self.largest = max(self.largest, float(np.abs(rows).sum(axis=1, dtype=np.float64).max()))
+        query_rows = self.centred.astype(dtype, copy=False)
+        sums = _sums_of_maxima(query_rows, rows, self.n_slots)
+        sums *= -2
+        sums += self._of_queries(self.centred.sum(axis=1)).astype(dtype)
+        sums += self._of_gallery(rows.sum(axis=1, dtype=np.float64)).astype(dtype)
+        return self._best_slot(sums)
 
     def _exact_rows(self, low, high):
         return self._from_differences(self.query_rows, low, high)
@@ -367,9 +185,20 @@ class Manhattan(Scorer):
         np.abs(difference, out=difference)
         return -np.einsum("pd->p", difference, optimize=False)
 
+    def _bound(self, dtype):
+        # The sums are of numbers up to twice those of the rows.
+        return 2 * slack(self.gallery.n_features, dtype) * (self._per_query(self.norms) + self.largest)
+
     def loosen(self, scores):
         """Coarse score below which no item can be exactly as near as the item with ``scores``."""
-        return scores * (1 + 3 * self.error)
+        return scores - 2 * self._bound(self.dtype)
+
+    def fine_error(self):
+        if self.fine_is_exact:
+            return super().fine_error()
+        scale = (self._per_query(self.norms) + self.largest)[:, None]
+        # Small distances are differences of large sums: those are recomputed from the rows themselves.
+        return self._bound(np.float64)[:, None], -1e-3 * scale
 
     def _pair_rows(self, query_row, gallery_row):
         return self._reduce(self.query_rows[query_row] - self.gallery.dense(gallery_row))
@@ -378,6 +207,39 @@ class Manhattan(Scorer):
     def distance(scores):
         """Manhattan distance."""
         return -scores
+
+
+def _sums_of_maxima(query_rows, rows, n_slots):
+    """Sum the larger coordinates, in the shape of :meth:`Scorer._products`."""
+    n_features = rows.shape[1]
+    left = query_rows.reshape(-1, n_slots, n_features).transpose(1, 0, 2)
+    right = rows.reshape(-1, n_slots, n_features).transpose(1, 0, 2)
+    n_queries, n_items = left.shape[1], right.shape[1]
+    sums = np.empty((n_slots, n_queries, n_items), dtype=rows.dtype)
+    step = max(1, _MAXIMA_ELEMENTS // n_features)
+
+    def work(slot, start):
+        # One query and a few gallery rows at a time: they and their maxima stay in the processor's cache.
+        part = right[slot, start : start + step]
+        larger = np.empty(part.shape, dtype=rows.dtype)
+        for row, out in zip(left[slot], sums[slot, :, start : start + step]):
+            np.maximum(part, row, out=larger)
+            np.einsum("pd->p", larger, out=out, optimize=False)
+
+    parts = [(slot, start) for slot in range(n_slots) for start in range(0, n_items, step)]
+    if len(parts) * n_queries < 64:
+        for part in parts:
+            work(*part)
+    else:
+        with ThreadPoolExecutor(_n_threads()) as pool:
+            deque(pool.map(work, *zip(*parts)), maxlen=0)
+    return sums if n_slots > 1 else sums[0]
+
+
+def _n_threads():
+    """Threads that numerical libraries are allowed, as OpenMP is told."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return int(allowed) if allowed.isdigit() and int(allowed) > 0 else cpu_count()
 
 
 SCORERS = {"cosine": Cosine, "euclidean": Euclidean, "manhattan": Manhattan}

@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from ._scores import BLOCK_SIZE, SCORERS, Cosine, Euclidean, Manhattan, _coarse_dtype, _slack
+from ._scorer import BLOCK_SIZE, coarse_dtype, slack
+from ._scores import SCORERS, Cosine, Euclidean, Manhattan
 
 # Stored gallery numbers times queries in one step of the Manhattan distance.
 _STEP = 2**20
@@ -48,10 +49,10 @@ class _SparseGallery:
         """Put the queries in columns, in the cheapest precision whose error bound is good enough."""
         # A sum has no more terms than a gallery row has numbers.
         n_terms = int(np.diff(self.gallery.rows.indptr).max())
-        dtype = _coarse_dtype(n_terms, self.gallery.dtype)
+        dtype = coarse_dtype(n_terms, self.gallery.dtype)
         self.coarse_columns = np.ascontiguousarray(self.query_rows.T, dtype=dtype)
         self.fine_columns = np.ascontiguousarray(self.query_rows.T)
-        self.error = _slack(n_terms, dtype)
+        self.error = slack(n_terms, dtype)
         # Nothing is made dense but the scores.
         self.block_size, self.fine_block_size = max(self.block_size, BLOCK_SIZE), BLOCK_SIZE
 
@@ -102,7 +103,7 @@ class SparseEuclidean(_SparseGallery, Euclidean):
         super().__init__(queries, gallery, same)
         self._set_coarse_rows()
 
-    def _find_centre(self):
+    def find_centre(self):
         return 0.0
 
     def _coarse_rows(self, low, high):
@@ -116,9 +117,10 @@ class SparseManhattan(_SparseGallery, Manhattan):
     def __init__(self, queries, gallery, same=False):
         super().__init__(queries, gallery, same)
         self._set_coarse_rows()
-        self.fine_is_exact = self.is_small
-        self.lengths = np.abs(self.query_rows).sum(axis=1)
-        self.largest = 0.0  # largest norm among the gallery rows met so far
+        self.dtype = np.dtype(np.float64)
+
+    def find_centre(self):
+        return 0.0
 
     def _coarse_rows(self, low, high):
         part = self._part(low, high, np.float64)
@@ -140,26 +142,12 @@ class SparseManhattan(_SparseGallery, Manhattan):
                 (np.ones(last - first), np.arange(last - first), part.indptr[start : stop + 1] - first),
                 shape=(stop - start, last - first),
             )
-            scores[:, start:stop] = -(sums @ change).T - self.lengths[:, None]
+            scores[:, start:stop] = -(sums @ change).T - self.norms[:, None]
             start = stop
         return scores
 
     def _fine_rows(self, low, high):
         return self._coarse_rows(low, high)
-
-    def _bound(self):
-        return _slack(self.gallery.n_features, np.float64) * (self._per_query(self.lengths) + self.largest)
-
-    def loosen(self, scores):
-        """Coarse score below which no item can be exactly as near as the item with ``scores``."""
-        return scores - 2 * self._bound()
-
-    def fine_error(self):
-        """``(error, near)`` as for the Euclidean distance."""
-        if self.fine_is_exact:
-            return super().fine_error()
-        scale = (self._per_query(self.lengths) + self.largest)[:, None]
-        return self._bound()[:, None], -1e-3 * scale
 
 
 SPARSE_SCORERS = {"cosine": SparseCosine, "euclidean": SparseEuclidean, "manhattan": SparseManhattan}

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.distance import cdist
 
-from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _scores
+from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _scorer
 
 METRICS = ["cosine", "euclidean", "manhattan"]
 
 
 @pytest.fixture(params=["small", "large"])
 def gallery_kind(request, monkeypatch):
-    """Treat the galleries as small ones and as large ones (see ``_scores``)."""
+    """Treat the galleries as small ones and as large ones (see ``_scorer``)."""
     if request.param == "large":
-        monkeypatch.setattr(_scores, "_SMALL_GALLERY", 0)
+        monkeypatch.setattr(_scorer, "_SMALL_GALLERY", 0)
 
 
 def make_sets(n, n_regions, d, seed, dtype=np.float64):

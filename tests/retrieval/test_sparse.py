@@ -13,7 +13,7 @@ from sklearn.utils import estimator_checks, get_tags
 
 from skretrieval.datasets import make_feature_maps
 from skretrieval.pooling import BoWPooler
-from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _scores
+from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _scorer
 from skretrieval.retrieval._descriptors import DescriptorSet, unit_rows
 from skretrieval.retrieval._sparse_scores import make_scorer
 
@@ -26,9 +26,9 @@ def make(n_neighbors=100, **params):
 
 @pytest.fixture(params=["small", "large"])
 def gallery_kind(request, monkeypatch):
-    """Treat the galleries as small ones and as large ones (see ``_scores``)."""
+    """Treat the galleries as small ones and as large ones (see ``_scorer``)."""
     if request.param == "large":
-        monkeypatch.setattr(_scores, "_SMALL_GALLERY", 0)
+        monkeypatch.setattr(_scorer, "_SMALL_GALLERY", 0)
     return request.param
 
 
@@ -91,7 +91,7 @@ def test_any_shape_with_ties_and_zeros(n, d, k, blocks, metric, dtype, seed):
     retriever = make(k, metric=metric, engine_params=params).fit(sparse.csr_array(X))
     with pytest.MonkeyPatch.context() as patch:
         for small in (1024, 0):
-            patch.setattr(_scores, "_SMALL_GALLERY", small)
+            patch.setattr(_scorer, "_SMALL_GALLERY", small)
             found = retriever.kneighbors(sparse.csr_array(Q))
             assert_array_equal(found[1], expected[1])
             assert_allclose(found[0], expected[0], atol=1e-12 if dtype == np.float64 else 1e-6)
@@ -115,7 +115,7 @@ def test_wide_histograms(metric):
 @pytest.mark.parametrize("kind", ["plain", "long rows", "short rows"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_scores_stay_within_their_bounds(monkeypatch, metric, kind):
-    monkeypatch.setattr(_scores, "_SMALL_GALLERY", 0)
+    monkeypatch.setattr(_scorer, "_SMALL_GALLERY", 0)
     X, Q = histograms(200, 700, 4, np.float32, 0.3), histograms(20, 700, 5, np.float32, 0.3)
     X[50:90] *= np.float32({"plain": 1, "long rows": 1e4, "short rows": 1e-4}[kind])
     X[3:9] = Q[3:9] * np.float32(1 + 1e-6)
