@@ -33,14 +33,14 @@ class Reproduced:
         Between 0 and 1 (N-S: 0 and 4); None where it could not be run.
     standard_error : float, default=None
         Over queries.
-    missing : str, default=""
-        What it takes to run it.
+    missing : tuple of str, default=()
+        What it takes to run it: collections, files of weights.
     """
 
     row: TableRow
     ours: float | None = None
     standard_error: float | None = None
-    missing: str = ""
+    missing: tuple[str, ...] = ()
 
 
 @dataclass
@@ -53,15 +53,18 @@ class Reproduction:
         In the order of print.
     evaluations : list of Evaluation
         One for each distinct Pipeline and collection; each can be rerun.
+    files : dict of str to str
+        For each collection that is missing, which files it takes and where they go.
     """
 
     rows: list[Reproduced] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> Counter:
         """What is missing, and how many figures wait for it."""
-        return Counter(row.missing for row in self.rows if row.missing)
+        return Counter(what for row in self.rows for what in row.missing)
 
     def table(self) -> list[list[str]]:
         """Rows of a table of the figures that were run: the head, then one row for each."""
@@ -102,7 +105,7 @@ class Reproduction:
                     "paper_value": done.row.value,
                     "ours": done.ours,
                     "standard_error": done.standard_error,
-                    "missing": done.missing,
+                    "missing": list(done.missing),
                 }
                 for done in self.rows
             ],
@@ -117,7 +120,19 @@ class Reproduction:
         run = sum(done.ours is not None for done in self.rows)
         lines = aligned(self.table()) if run else []
         lines.append(f"{run} of {len(self.rows)} figures were run (percent; N-S as it is)")
-        lines += [f"  {count} wait for: {what}" for what, count in self.missing.most_common()]
+        missing = self.missing
+        if missing:
+            lines += [
+                "",
+                "Missing",
+                *aligned([[f"  {what}", f"{n} figures"] for what, n in missing.most_common()]),
+            ]
+        if self.files:
+            lines += ["", "Collections that are missing are fetched with --download, or by hand:"]
+            lines += [f"  {text.splitlines()[0]}" for text in self.files.values()]
+            lines.append(
+                f"  `skretrieval evaluate --dataset {next(iter(self.files))}` lists the files and addresses."
+            )
         return "\n".join(lines)
 
 
@@ -180,7 +195,7 @@ def reproduce(
     done: dict[str, Evaluation] = {}
     for row, point in _work(papers, methods, tables, sweeps):
         if not row.recipe:
-            result.rows.append(Reproduced(row, missing=NO_COUNTERPART))
+            result.rows.append(Reproduced(row, missing=(NO_COUNTERPART,)))
             continue
         front = row.pipeline().named_steps["extractor"]
         front = stand_in(front, backbone, _weights_of(front, backbone, weights), image_size)
@@ -190,7 +205,7 @@ def reproduce(
             *filter(None, [missing_weights(front, download)]),
         ]
         if lacking:
-            result.rows.append(Reproduced(row, missing="; ".join(lacking)))
+            result.rows.append(Reproduced(row, missing=tuple(lacking)))
             continue
         key = json.dumps([to_plain(pipeline), row.dataset, to_plain(row.evaluate_params)])
         if key not in done:
@@ -207,6 +222,7 @@ def reproduce(
             say(f"{row}, {row.dataset}: {done[key].metrics[row.metric]['mean']:.4f} (paper: {row.value:.4f})")
         figure = done[key].metrics[row.metric]
         result.rows.append(Reproduced(row, figure["mean"], figure.get("standard_error")))
+    result.files = collections.files()
     return result
 
 
@@ -267,6 +283,11 @@ class _Collections:
         if params.get("whitening_set") == "sibling":
             needed.append((SIBLINGS[base], None))
         return [name for name, options in needed if self._is_missing(name, options)]
+
+    def files(self) -> dict[str, str]:
+        """Return what the data sets say about their missing files."""
+        missing = [(json.loads(key)[0], text) for key, text in self._found.items() if text]
+        return {ENLARGED.get(name, (name, name))[0]: text for name, text in missing}
 
     def _is_missing(self, name: str, options: Any) -> bool:
         key = json.dumps([name, options])
