@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from ..extraction import FeatureMaps
-from ._batches import Batch, iter_batches, n_entries
+from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
 
 
 class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -70,7 +70,8 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self._check_parameters()
         n_entries(X)
         first = True
-        for batches in iter_batches(X.head() if isinstance(X, FeatureMaps) else X, None, self._layers):
+        head = X.head() if isinstance(X, FeatureMaps) else X
+        for batches in iter_batches(head, None, self._layers, BLOCK_BYTES):
             if not self._layers:
                 self._check_values(batches[0])
             if first:
@@ -134,7 +135,7 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         n = n_entries(X)
         result = None
         with torch.inference_mode():
-            for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers):
+            for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers, BLOCK_BYTES):
                 if "_channels" not in self.__dict__:
                     self._start([batch.maps.shape[1] for batch in batches])
                 rows = self._describe(batches).cpu().numpy()

@@ -12,11 +12,11 @@ import torch
 
 from ..extraction import FeatureMaps
 
-_BATCH_BYTES = 64 * 2**20  # of maps taken together on a GPU when they come from memory
-# On a CPU maps are taken together by this many bytes. The check brings a block into the cache; what a pooler reads
+BATCH_BYTES = 64 * 2**20  # of maps taken together
+# Poolers on a CPU take maps together by this many bytes. The check brings a block into the cache; what a pooler reads
 # again and what it makes of the block on the way stay there, in memory that the next block uses again: large
 # temporaries would be given back to the system and faulted in anew, at many times the price of the arithmetic.
-_BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 4 * 2**20
 
 
 @dataclass
@@ -69,7 +69,9 @@ def n_entries(X: Any) -> int:
     return n
 
 
-def iter_batches(X: Any, channels: list[int] | None, layers: bool = False) -> Iterator[tuple[Batch, ...]]:
+def iter_batches(
+    X: Any, channels: list[int] | None, layers: bool = False, block_bytes: int = BATCH_BYTES
+) -> Iterator[tuple[Batch, ...]]:
     """Yield checked batches, one `Batch` per layer.
 
     Parameters
@@ -80,6 +82,8 @@ def iter_batches(X: Any, channels: list[int] | None, layers: bool = False) -> It
         The channel counts seen in fit, one per layer; None before.
     layers : bool
         Whether entries are tuples.
+    block_bytes : int
+        Bytes of maps in a batch on a CPU, at least one entry. Maps on a GPU come in large batches.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def iter_batches(X: Any, channels: list[int] | None, layers: bool = False) -> It
         Wrong rank, differing channels, NaN or infinity, nothing to pool: the message names the entry.
     """
     n_entries(X)
-    for indices, tensors in raw_batches(X, layers, channels):
+    for indices, tensors in raw_batches(X, layers, channels, block_bytes):
         is_tuple = isinstance(tensors, tuple)
         if is_tuple != layers:
             raise ValueError(
@@ -103,15 +107,16 @@ def iter_batches(X: Any, channels: list[int] | None, layers: bool = False) -> It
         elif found != channels:
             _raise_channels(indices[0], found, channels)
         source = X if isinstance(X, FeatureMaps) else None
-        size = _n_together(tensors[0].device, sum(tensor[0].nbytes for tensor in tensors))
+        size = _n_together(tensors[0], sum(tensor[0].nbytes for tensor in tensors), block_bytes)
         for start in range(0, len(indices), size):
             block = slice(start, start + size)
             yield tuple(_checked(indices[block], tensor[block], source) for tensor in tensors)
 
 
-def _n_together(device: torch.device, n_bytes: int) -> int:
-    """Return how many entries of `n_bytes` make a block."""
-    return max(1, (_BLOCK_BYTES if device.type == "cpu" else _BATCH_BYTES) // max(1, n_bytes))
+def _n_together(maps: Any, n_bytes: int, block_bytes: int) -> int:
+    """Return how many entries of `n_bytes` make a batch on the device of `maps`."""
+    on_gpu = isinstance(maps, torch.Tensor) and maps.device.type != "cpu"
+    return max(1, (BATCH_BYTES if on_gpu else block_bytes) // max(1, n_bytes))
 
 
 def _raise_channels(index: int, found: list[int], expected: list[int]) -> None:
@@ -133,15 +138,19 @@ def _checked(indices: np.ndarray, maps: torch.Tensor, source: FeatureMaps | None
     return Batch(indices, maps, low >= 0, source)
 
 
-def raw_batches(X: Any, layers: bool, channels: list[int] | None = None) -> Iterator[tuple[np.ndarray, Any]]:
+def raw_batches(
+    X: Any, layers: bool, channels: list[int] | None = None, block_bytes: int = BATCH_BYTES
+) -> Iterator[tuple[np.ndarray, Any]]:
     """Yield (indices, tensor or tuple of tensors) of equal shape, values unchecked."""
-    return X.batches() if isinstance(X, FeatureMaps) else _from_memory(X, layers, channels)
+    return X.batches() if isinstance(X, FeatureMaps) else _from_memory(X, layers, channels, block_bytes)
 
 
-def _from_memory(X: Any, layers: bool, channels: list[int] | None) -> Iterator[tuple[np.ndarray, Any]]:
+def _from_memory(
+    X: Any, layers: bool, channels: list[int] | None, block_bytes: int
+) -> Iterator[tuple[np.ndarray, Any]]:
     if isinstance(X, np.ndarray | torch.Tensor) and X.ndim == 4:
         _check_map(0, X[0])
-        size = _n_together(_device(X), X[0].nbytes)
+        size = _n_together(X, X[0].nbytes, block_bytes)
         for start in range(0, len(X), size):
             chunk = X[start : start + size]
             yield np.arange(start, start + len(chunk)), _to_tensor(chunk)
@@ -167,7 +176,7 @@ def _from_memory(X: Any, layers: bool, channels: list[int] | None) -> Iterator[t
         buckets.setdefault(shapes, []).append(index)
     for shapes, members in buckets.items():
         first = X[members[0]] if layers else (X[members[0]],)
-        size = _n_together(_device(first[0]), sum(layer.nbytes for layer in first))
+        size = _n_together(first[0], sum(layer.nbytes for layer in first), block_bytes)
         for start in range(0, len(members), size):
             indices = np.array(members[start : start + size])
             if layers:
@@ -189,10 +198,6 @@ def _check_map(index: int, entry: Any) -> tuple[int, int, int]:
     return tuple(entry.shape)
 
 
-def _device(entry: Any) -> torch.device:
-    return entry.device if isinstance(entry, torch.Tensor) else torch.device("cpu")
-
-
 def _stack(maps: list) -> torch.Tensor:
     if isinstance(maps[0], torch.Tensor):
         return torch.stack([torch.as_tensor(entry).detach() for entry in maps])
@@ -204,7 +209,7 @@ def _to_tensor(array: Any) -> torch.Tensor:
         return array.detach()
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
         array = array.astype(np.float64 if array.dtype.itemsize > 8 else np.float32)
-    # torch cannot wrap read-only memory, which joblib hands to workers
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-        array = array.copy()
+    # torch cannot wrap read-only memory, which joblib hands to workers, nor foreign byte orders
+    if not (array.flags.writeable and array.dtype.isnative) or any(stride < 0 for stride in array.strides):
+        array = array.astype(array.dtype.newbyteorder("="))
     return torch.from_numpy(array)

@@ -78,14 +78,19 @@ def _sparsity_deviation_word(
 def deviation(maps: torch.Tensor) -> torch.Tensor:
     """Return the population standard deviation of each channel (S000 eq 15), float64 (N, K).
 
-    Two passes in float64: the mean, then ``mean (x - mean)^2``; what is below the round-off of the mean counts as
-    zero, so that constant channels give exactly 0.
+    Computed in float64; what is below the round-off of the mean counts as zero, so that constant channels give
+    exactly 0. For float64 maps that is ``mean (x - mean)^2``, for float32 maps ``mean x^2 - mean^2``: the squares are
+    exact, and digits beyond those of float64 are lost only where the deviation is below the round-off of the maps.
     """
     # converted as a whole: reductions that convert as they go, and torch.std, are several times slower
-    centred = maps.flatten(2).to(torch.float64, copy=True)
-    mean = centred.mean(dim=2)
-    centred -= mean[:, :, None]
-    spread = centred.square_().mean(dim=2).sqrt()
+    cells = maps.flatten(2).to(torch.float64, copy=True)
+    mean = cells.mean(dim=2)
+    if maps.dtype == torch.float64:
+        cells -= mean[:, :, None]
+    variance = cells.square_().mean(dim=2)
+    if maps.dtype != torch.float64:
+        variance -= mean.square()
+    spread = variance.clamp_min_(0).sqrt_()
     floor = 16 * torch.finfo(maps.dtype).eps * mean.abs()
     return torch.where(spread > floor, spread, 0)
 

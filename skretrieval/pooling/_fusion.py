@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import StrOptions
 
-from ._batches import Batch, iter_batches, n_entries
+from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
 from ._composition import PoolerComposition
 from ._normalise import l2
 from ._region_pieces import in_order
@@ -131,7 +131,7 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
     @torch.inference_mode()
     def _sets(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield (indices, counts, rows) of the images of each batch."""
-        for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers):
+        for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers, BLOCK_BYTES):
             if "_channels" not in self.__dict__:
                 self._start([batch.maps.shape[1] for batch in batches])
             rows = self._describe(batches).cpu().numpy()

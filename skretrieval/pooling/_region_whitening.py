@@ -40,22 +40,33 @@ class RegionAxes(NamedTuple):
 
 
 class RegionWhitening:
-    """Accumulates mean and scatter of region vectors batch by batch."""
+    """Accumulates mean and scatter of region vectors batch by batch.
+
+    Vectors wait until there are as many as dimensions: a matrix product for every image would add to the whole
+    scatter matrix each time.
+    """
 
     def __init__(self) -> None:
         self.n = 0
+        self._waiting: list[np.ndarray] = []
 
     def update(self, vectors: torch.Tensor) -> None:
         """Add the non-zero regions of a batch, (N, R, K)."""
         flat = vectors.flatten(0, 1)
-        rows = flat[(flat != 0).any(dim=1)].double().cpu().numpy()
+        self._waiting.append(flat[(flat != 0).any(dim=1)].double().cpu().numpy())
+        if sum(map(len, self._waiting)) >= flat.shape[1]:
+            self._fold()
+
+    def _fold(self) -> None:
+        rows = np.concatenate(self._waiting) if self._waiting else np.zeros((0, 0))
+        self._waiting = []
         if self.n == 0 and len(rows):
             # moments about a point amid the data: the products then keep their digits
             self.origin = rows.mean(axis=0)
             self.total = np.zeros(rows.shape[1])
             self.scatter = np.zeros((rows.shape[1], rows.shape[1]))
         if len(rows):
-            rows = rows - self.origin
+            rows -= self.origin
             self.n += len(rows)
             self.total += rows.sum(axis=0)
             self.scatter += rows.T @ rows
@@ -75,6 +86,7 @@ class RegionWhitening:
         ValueError
             If fewer than two regions had any activation, or all were equal.
         """
+        self._fold()
         if self.n < 2:
             raise ValueError(
                 f"whiten=True needs at least 2 regions with activations to learn from, found {self.n} "

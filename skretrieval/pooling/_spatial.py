@@ -34,7 +34,7 @@ def center_prior(maps: torch.Tensor) -> torch.Tensor:
 
 def response(maps: torch.Tensor) -> torch.Tensor:
     """Sum over channels, divided by its Euclidean norm; zero for a zero map (S004 eq 1)."""
-    return l2(maps.sum(dim=1).flatten(1)).view(len(maps), *maps.shape[2:])
+    return l2(_total(maps).flatten(1)).view(len(maps), *maps.shape[2:]).to(maps.dtype)
 
 
 def crow(maps: torch.Tensor) -> torch.Tensor:

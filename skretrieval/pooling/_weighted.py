@@ -13,7 +13,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BasePooler
-from ._batches import Batch, iter_batches, n_entries
+from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
 from ._channel import CHANNEL
 from ._normalise import l2
 from ._reductions import REDUCTIONS, power_mean_cells, regional_power_mean_cells
@@ -96,7 +96,7 @@ class SentencePooler(BasePooler):
     def _learn(self, X: Any) -> None:
         whitening = RegionWhitening()
         with torch.inference_mode():
-            for (batch,) in iter_batches(X, self._channels):
+            for (batch,) in iter_batches(X, self._channels, block_bytes=BLOCK_BYTES):
                 whitening.update(region_vectors(self._maps(batch), self._sentence()))
         self.region_whitening_ = whitening.finish(self.n_components, n_entries(X), self.n_features_in_)
         self._n_features_out = len(self.region_whitening_.components)
