@@ -181,7 +181,8 @@ def make_photo_views(
     Raises
     ------
     ValueError, FileNotFoundError
-        If `images` is empty or one of them cannot be read (the message names it), a kind is unknown, or "backdrop" is asked of a single photograph.
+        If `images` is empty, one of them cannot be read (the message names it), a kind is unknown, or
+        "backdrop" is asked of a single photograph.
 
     Examples
     --------

@@ -1,0 +1,310 @@
+"""How well does tuning without labels choose? Pseudo-queries against true labels over a grid of settings.
+
+    python benchmarks/tuning.py --assets FOLDER [--size 512] [--cache FOLDER] [--out benchmarks/results/tuning.md]
+
+FOLDER holds `images/SET/LABEL/*` and state dicts of torchvision networks as `weights/NAME.pth` (see quality.py). It can
+also be given as SKRETRIEVAL_ASSETS. With --cache, maps and pooled descriptors are kept between runs.
+
+Each setting (a pooler, its parameters, power normalisation, whitening) gets its true mAP by labels
+(GalleryQuerySplit) and its score by pseudo-queries (PseudoQueryScorer), for several kinds of views. Reported: the rank
+correlation of the two over all settings, and the true mAP of the setting that the pseudo-queries choose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import Normalizer
+
+from skretrieval.datasets import load_image_folder, make_photo_views
+from skretrieval.extraction import ConvFeatureExtractor
+from skretrieval.extraction._base import BaseExtractor
+from skretrieval.metrics import leave_one_out_map
+from skretrieval.model_selection import GalleryQuerySplit, PseudoQueryScorer, WholeGallerySplit
+from skretrieval.pooling import (
+    AdaptiveGaussianPooler,
+    CroWPooler,
+    GeMPooler,
+    GRMACPooler,
+    MACPooler,
+    RegionIntegrationPooler,
+    RMACPooler,
+    SJWPooler,
+    SPoCPooler,
+    SquareSumRMACPooler,
+    SumPooler,
+    WeightedPooler,
+)
+from skretrieval.postprocessing import LearnedWhitening, PCAWhitening, PowerNormalizer
+from skretrieval.retrieval import NearestNeighborsRetriever
+
+FIVE = ("crop", "warp", "relight", "blur", "jpeg")
+# The number is the seed of the views.
+VIEWS = {
+    "backdrop, 1.0": (("backdrop",), 1.0, 3),
+    "backdrop and five, 0.7": (("backdrop", *FIVE), 0.7, 2),
+    "five kinds, 0.7": (FIVE, 0.7, 0),
+    "five kinds, 1.0": (FIVE, 1.0, 1),
+    "backdrop, 0.5": (("backdrop",), 0.5, 8),
+    "five kinds, 0.3": (FIVE, 0.3, 6),
+    "crop, 1.0": (("crop",), 1.0, 4),
+    "backdrop and five, 1.0": (("backdrop", *FIVE), 1.0, 5),
+}
+POOLERS = [
+    SumPooler(),
+    SPoCPooler(),
+    MACPooler(),
+    CroWPooler(),
+    *(GeMPooler(p=p) for p in (1.5, 2.0, 3.0, 5.0, 8.0)),
+    *(AdaptiveGaussianPooler(alpha=alpha) for alpha in (0.05, 0.1, 0.3)),
+    AdaptiveGaussianPooler(channel=None),
+    SJWPooler(),
+    SJWPooler(rho=1.0),
+    SJWPooler(n_channels=0.1),
+    *(RMACPooler(n_levels=n_levels) for n_levels in (1, 2, 3, 4)),
+    *(
+        GRMACPooler(p=p, n_levels=n_levels, region_norm=norm)
+        for p in (2.0, 3.0, 5.0)
+        for n_levels in (2, 3)
+        for norm in (None, "l2")
+    ),
+    *(RegionIntegrationPooler(n_levels=n_levels, whiten=False) for n_levels in (2, 3)),
+    SquareSumRMACPooler(),
+    WeightedPooler("center_prior", None, "whole", "power_mean"),
+    WeightedPooler("center_prior", None, "rmac", "sum", "l2"),
+    WeightedPooler("center_prior", "sparsity", "whole", "sum"),
+    WeightedPooler("crow", "sparsity", "rmac", "sum", "l2"),
+    WeightedPooler("saliency", None, "rmac", "power_mean", "l2"),
+    WeightedPooler(None, "sparsity", "whole", "sum"),
+    WeightedPooler(None, "sparsity_deviation", "whole", "power_mean"),
+]
+AFTER_POOLING = Pipeline(
+    [
+        ("power", PowerNormalizer()),
+        ("unit", Normalizer()),
+        ("whitening", PCAWhitening()),
+        ("unit again", Normalizer()),
+        ("retriever", NearestNeighborsRetriever()),
+    ]
+)
+GRID = {
+    "power__exponent": [1.0, 0.5],
+    "whitening": ["passthrough", PCAWhitening(64, power=0.25), PCAWhitening(64, power=0.5)],
+}
+N_RELEVANT = (1, 3, 5, 10)
+
+
+def grid_scores(descriptors, y=None, **search):
+    """Score every setting after pooling; with several scorers, return their scores by name."""
+    results = GridSearchCV(AFTER_POOLING, GRID, refit=False, error_score="raise", **search).fit(
+        descriptors, y
+    )
+    names = search["scoring"] if isinstance(search.get("scoring"), dict) else ["score"]
+    scores = {name: results.cv_results_[f"mean_test_{name}"] for name in names}
+    return scores if len(scores) > 1 else scores["score"]
+
+
+def half(labels: np.ndarray, which: int) -> np.ndarray:
+    """Return the photographs of every second object."""
+    return np.flatnonzero(np.isin(labels, np.unique(labels)[which::2]))
+
+
+class Descriptors:
+    """Pooled descriptors of one network, kept in a folder."""
+
+    def __init__(self, extractor, folder: Path):
+        self.extractor, self.folder = extractor, folder
+
+    def __call__(self, name: str, make_images) -> list[np.ndarray]:
+        files = []
+        for pooler in POOLERS:
+            setting = (
+                f"{self.extractor.image_size} {type(pooler).__name__} {sorted(pooler.get_params().items())}"
+            )
+            key = hashlib.blake2b(setting.encode(), digest_size=8).hexdigest()
+            files.append(self.folder / f"{self.extractor.backbone}-{name}-{key}.npy")
+        missing = [i for i, file in enumerate(files) if not file.exists()]
+        if missing:
+            maps = list(self.extractor.transform(make_images()))
+            for i in missing:
+                np.save(files[i], POOLERS[i].fit_transform(maps))
+        return [np.load(file) for file in files]
+
+
+def correlations(scores: np.ndarray, true: np.ndarray) -> str:
+    """Return Spearman / Kendall / true mAP of the chosen setting."""
+    chosen = true[np.argmax(scores)]
+    return f"{spearmanr(scores, true)[0]:.2f} / {kendalltau(scores, true)[0]:.2f} / {chosen:.3f}"
+
+
+def study(extractor, photographs, labels, folder: Path) -> list[str]:
+    """Compare the choices of pseudo-queries with those of labels, for one network."""
+    describe = Descriptors(extractor, folder)
+    gallery = describe("gallery", lambda: photographs)
+    splitter = GalleryQuerySplit(4, random_state=0)
+    true = np.concatenate([grid_scores(rows, labels, cv=splitter) for rows in gallery])
+    halves = [
+        np.concatenate(
+            [
+                grid_scores(rows[part], labels[part], cv=WholeGallerySplit(), scoring=leave_one_out_map)
+                for rows in gallery
+            ]
+        )
+        for part in (half(labels, 0), half(labels, 1))
+    ]
+    n_after = len(true) // len(POOLERS)
+    name = POOLERS[np.argmax(true) // n_after]
+    lines = [
+        f"{len(true)} settings ({len(POOLERS)} poolers, {n_after} settings after each). True mAP: best "
+        f"{true.max():.3f} ({' '.join(str(name).split())}), median {np.median(true):.3f}, "
+        f"mean (a random choice) {true.mean():.3f}, worst {true.min():.3f}. Labels of one half of the objects choose for the other half with Spearman "
+        f"{spearmanr(*halves)[0]:.2f}: what labels of other objects would do.",
+        "",
+        "| views | " + " | ".join(f"n_relevant={k}" for k in N_RELEVANT) + " | poolers only, n_relevant=5 |",
+        "|---|" + "---|" * (len(N_RELEVANT) + 1),
+    ]
+    for title, (kinds, strength, seed) in VIEWS.items():
+
+        def make(kinds=kinds, strength=strength, seed=seed):
+            return make_photo_views(photographs, 1, kinds=kinds, strength=strength, random_state=seed).images
+
+        views = describe(f"{'-'.join(kinds)}-{strength}-{seed}", make)
+        scores = [
+            grid_scores(
+                base,
+                cv=WholeGallerySplit(),
+                scoring={
+                    str(k): PseudoQueryScorer(queries, np.arange(len(queries)), n_relevant=k)
+                    for k in N_RELEVANT
+                },
+            )
+            for base, queries in zip(gallery, views)
+        ]
+        scores = {k: np.concatenate([part[str(k)] for part in scores]) for k in N_RELEVANT}
+        rows = [correlations(scores[k], true) for k in N_RELEVANT]
+        plain = correlations(scores[5][::n_after], true[::n_after])
+        lines.append(f"| {title} | " + " | ".join([*rows, plain]) + " |")
+        print(extractor.backbone, lines[-1], flush=True)
+    return lines
+
+
+def optimism(gallery: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Score whitenings on objects that they know, and on objects that they don't."""
+    lines = ["| whitening | gallery and queries of the same objects | objects apart |", "|---|---|---|"]
+    for title, step in {
+        "none": "passthrough",
+        "PCA, 64 axes": PCAWhitening(64),
+        "PCA, 64 axes, power 0.25": PCAWhitening(64, power=0.25),
+        "learned from labels": LearnedWhitening(),
+    }.items():
+        model = Pipeline(AFTER_POOLING.steps).set_params(power__exponent=1.0, whitening=step)
+        same = cross_val_score(model, gallery, labels, cv=GalleryQuerySplit(4, random_state=0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # fewer axes than asked for
+            apart = cross_val_score(
+                model, gallery, labels, groups=labels, cv=GroupKFold(2), scoring=leave_one_out_map
+            )
+        lines.append(f"| {title} | {same.mean():.3f} | {apart.mean():.3f} |")
+    return lines
+
+
+def reads(extractor, photographs, labels) -> list[str]:
+    """Count how often a grid search over a pooler's parameter reads each map."""
+    views = make_photo_views(photographs, 1, random_state=0).images
+    maps, view_maps = extractor.transform(photographs), extractor.transform(views)
+    model = Pipeline([("pooler", GeMPooler()), ("retriever", NearestNeighborsRetriever())])
+    read, whole = [], BaseExtractor._map_batches
+
+    def counted(self, images, *rest):
+        read.append(len(images))
+        return whole(self, images, *rest)
+
+    cases = {
+        "pseudo-queries": {
+            "cv": WholeGallerySplit(),
+            "scoring": PseudoQueryScorer(view_maps, np.arange(len(views))),
+        },
+        "GalleryQuerySplit(1, n_queries_per_label=1)": {"cv": GalleryQuerySplit(1, n_queries_per_label=1)},
+        "GalleryQuerySplit(4)": {"cv": GalleryQuerySplit(4)},
+    }
+    lines = ["| search | maps | reads of a map per candidate | s per candidate |", "|---|---|---|---|"]
+    exponents = [1.0, 2.0, 3.0, 5.0]
+    BaseExtractor._map_batches = counted
+    try:
+        for title, search in cases.items():
+            read.clear()
+            start = time.perf_counter()
+            GridSearchCV(model, {"pooler__p": exponents}, refit=False, **search).fit(maps, labels)
+            seconds = (time.perf_counter() - start) / len(exponents)
+            n = len(photographs) + (len(views) if title == "pseudo-queries" else 0)
+            lines.append(f"| {title} | {n} | {sum(read) / n / len(exponents):.3f} | {seconds:.2f} |")
+    finally:
+        BaseExtractor._map_batches = whole
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--assets", type=Path, default=os.environ.get("SKRETRIEVAL_ASSETS"))
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--networks", nargs="+", default=None, help="only these of the folder")
+    parser.add_argument("--cache", default=None, help="keep maps and descriptors here between runs")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tuning.md"))
+    options = parser.parse_args()
+    if options.assets is None:
+        parser.error("give --assets or set SKRETRIEVAL_ASSETS")
+    warnings.filterwarnings("ignore", "n_components", UserWarning)
+    assets = Path(options.assets)
+    folder = next(path for path in sorted((assets / "images").iterdir()) if path.is_dir())
+    photographs = load_image_folder(folder)
+    labels = np.asarray(photographs.labels)
+    lines = [
+        "# Tuning without labels",
+        "",
+        f"`python benchmarks/tuning.py --assets FOLDER --size {options.size}`",
+        "",
+        f"{len(labels)} photographs of {len(np.unique(labels))} objects ({folder.name}), longest side {options.size}. "
+        "One view of each photograph is its pseudo-query. Per cell: Spearman / Kendall rank correlation between the "
+        "pseudo-queries' score and the true mAP over all settings / true mAP of the setting with the best score.",
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = Path(options.cache or scratch)
+        (cache / "descriptors").mkdir(parents=True, exist_ok=True)
+        found = sorted((assets / "weights").glob("*.pth"))
+        for path in [path for path in found if path.stem in (options.networks or [path.stem])]:
+            extractor = ConvFeatureExtractor(
+                path.stem, weights=str(path), image_size=options.size, device="cpu", memory=str(cache)
+            ).fit(photographs.images)
+            lines += [
+                "",
+                f"## {path.stem}",
+                "",
+                *study(extractor, photographs.images, labels, cache / "descriptors"),
+            ]
+            gallery = Descriptors(extractor, cache / "descriptors")("gallery", lambda: photographs.images)
+            lines += ["", "Whitening, after SPoC:", ""]
+            lines += optimism(gallery[1], labels)
+        lines += [
+            "",
+            "## Reads",
+            "",
+            f"Of cached maps ({extractor.backbone}), over four exponents of GeM:",
+            "",
+        ]
+        lines += reads(extractor, photographs.images, labels)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text("\n".join([*lines, ""]))
+
+
+if __name__ == "__main__":
+    main()
