@@ -165,9 +165,10 @@ def study(extractor, photographs, labels, folder: Path) -> list[str]:
     n_after = len(true) // len(POOLERS)
     name = POOLERS[np.argmax(true) // n_after]
     lines = [
-        f"{len(true)} settings ({len(POOLERS)} poolers, {n_after} settings after each). True mAP: best "
-        f"{true.max():.3f} ({' '.join(str(name).split())}), median {np.median(true):.3f}, "
-        f"mean (a random choice) {true.mean():.3f}, worst {true.min():.3f}. Labels of one half of the objects choose for the other half with Spearman "
+        f"{len(true)} settings ({len(POOLERS)} poolers, {n_after} settings after each).",
+        f"True mAP: best {true.max():.3f} ({' '.join(str(name).split())}), median {np.median(true):.3f}, mean (a random "
+        f"choice) {true.mean():.3f}, worst {true.min():.3f}.",
+        "Labels of one half of the objects choose for the other half with Spearman "
         f"{spearmanr(*halves)[0]:.2f}: what labels of other objects would do.",
         "",
         "| views | " + " | ".join(f"n_relevant={k}" for k in N_RELEVANT) + " | poolers only, n_relevant=5 |",
