@@ -27,7 +27,7 @@ _LISTED = 20  # skipped files shown after indexing; `info` shows all
 
 RecipeOption = Annotated[
     str | None,
-    typer.Option(help="How maps become descriptors: gsw, grmac, sjw, crow, rmac, spoc ... [default: gsw]"),
+    typer.Option(help="How maps become descriptors: gsw, grmac, sjw, crow, rmac, spoc ... [default: grmac]"),
 ]
 ExtractorOption = Annotated[
     str | None,

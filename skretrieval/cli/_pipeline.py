@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 
 #: The options that decide what an index holds, with their defaults.
 DEFAULTS: dict[str, Any] = {
-    "recipe": "gsw",
+    "recipe": "grmac",
     "extractor": "kernel",
     "weights": "default",
     "size": None,

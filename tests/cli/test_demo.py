@@ -16,7 +16,7 @@ def test_demo_finds_the_photographs_offline(tmp_path, run):
     page = tmp_path / "page.html"
     output = run("demo", "--views", 1, "--size", 112, "--html", page)
     assert "15 photographs of 14 subjects, 15 queries" in output
-    assert "kernel + gsw" in output
+    assert "kernel + grmac" in output
     assert f"Page: {page}" in output
     # Chance is 0.2; the two photographs of the motorcycle must both be found.
     assert figures(output)["mAP"] > 0.8

@@ -87,7 +87,7 @@ def test_info(shared_index, shared_photographs, run):
         "12 (0 files skipped)",
         "Labels      3",
         "Dimension   512",
-        "recipe=gsw, extractor=squeezenet1_1, weights=random, size=64",
+        "recipe=grmac, extractor=squeezenet1_1, weights=random, size=64",
         "torch ",
         "the same versions are installed",
         "can run code",

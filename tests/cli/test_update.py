@@ -40,7 +40,7 @@ def assert_as_fresh(index, photographs, run, tmp_path, options):
 @pytest.mark.parametrize(
     ("options", "recipe"),
     [
-        ([], lambda extractor: recipes.gsw(extractor=extractor, whitening=None)),
+        ([], lambda extractor: recipes.grmac(extractor=extractor, whitening=None)),
         (
             ["--recipe", "rmac", "--whitening", "pca", "--expand", "2"],
             lambda extractor: recipes.rmac(extractor=extractor, whitening="pca", expand=2),
@@ -171,7 +171,7 @@ def test_names_that_are_no_text(tmp_path, run, draw_photograph, network_options)
 
 def test_other_options_need_a_rebuild(index, photographs, run):
     output = run("index", photographs, "--out", index, "--recipe", "mac", "--size", 64, fails=True)
-    assert "made with recipe=gsw (asked for: mac)" in output
+    assert "made with recipe=grmac (asked for: mac)" in output
     assert "size" not in output
     assert "--rebuild" in output
     run(
