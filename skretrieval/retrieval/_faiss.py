@@ -13,8 +13,8 @@ from ._sparse_scores import make_scorer
 _ADD_ROWS = 65536
 # Candidates beyond those asked for, so that rounding does not cut ties at the end of the list.
 _MARGIN = 16
-# Rows from which centroids are learned: as many as faiss itself samples for this many of them.
-_TRAIN_PER_CENTROID = 256
+# Rows for each centroid that is learned.
+_TRAIN_PER_CENTROID = 64
 
 _COMMON = {"oversample": 1.0, "query_block_size": 1024}
 _KNOWN = {
@@ -161,7 +161,7 @@ class FaissIndex:
                 f"index 'ivfpq' learns {least} centroids (2**nbits) from the gallery, which has {n_rows} rows "
                 "only: use a smaller nbits, or index 'flat'."
             )
-        nlist = params["nlist"] or max(1, min(int(4 * math.sqrt(n_rows)), n_rows // 39))
+        nlist = params["nlist"] or max(1, min(int(2 * math.sqrt(n_rows)), n_rows // 39))
         m = params["m"] or next(m for m in range(max(1, d // 8), 0, -1) if d % m == 0)
         if d % m:
             raise ValueError(f"engine_params['m']={m} does not divide the {d} features.")

@@ -57,7 +57,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
         Of engine "faiss": ``index``, which is "flat" (the default: all rows, any metric), "hnsw" (a graph,
         with ``M=32`` links, ``ef_construction=200`` and ``ef_search=128`` items kept while building and
-        searching), "ivfpq" (``nlist`` cells, by default about 4 roots of the number of rows, of which
+        searching), "ivfpq" (``nlist`` cells, by default about twice the root of the number of rows, of which
         ``nprobe=32`` are searched; product codes of ``m`` parts, by default an eighth of the features, of
         ``nbits=8`` bits), or a string of faiss's ``index_factory`` (with ``ef_construction``, ``ef_search``
         and ``nprobe`` where the index has them). For all of them ``oversample`` times as many candidates as
