@@ -16,7 +16,6 @@ from ._photo_set import PhotoSet
 from ._plain import to_plain
 from ._tables import build
 
-_REGIONS = 14  # of the R-MAC grid with three scales on a square map
 _WORDS = 16  # of a codebook for each photograph, at most
 _KERNEL_CHANNELS = 128  # of the kernel extractor, which is not fitted yet
 _PAPER_CHANNELS = {("layer4",): 2048, ("layer3",): 1024, ("layer4", "layer3"): 3072}
@@ -78,7 +77,7 @@ class Adapter:
             self._note(f"bow_cnn: a codebook of {changed['n_clusters']} words")
         if recipe == "multi_resolution_pfa":
             changed["n_features"] = self._features(changed.get("n_features", 768), settings, front)
-        if not self._whitens(recipe, asked, front):
+        if not self._whitens(asked, front, varied):
             changed["whitening"] = None
             changed.pop("n_components", None)
             self._note(
@@ -86,11 +85,14 @@ class Adapter:
             )
         return seeded(build(recipe, changed, front))
 
-    def _whitens(self, recipe: str, asked: Pipeline, front: Any) -> bool:
+    def _whitens(self, asked: Pipeline, front: Any, varied: str) -> bool:
         """Tell whether a half holds enough photographs, or regions of them, to learn the whitening from."""
         pooler = asked.named_steps["pooler"]
         if getattr(pooler, "whiten", False):
-            return _REGIONS * self.n_learn >= 2 * sum(self._channels_of(front))
+            n_levels = 1 if varied.endswith("n_levels") else pooler.n_levels
+            # windows of the grid on an oblong map
+            n_regions = sum(level * (level + 1) for level in range(1, n_levels + 1))
+            return n_regions * self.n_learn >= 2 * sum(self._channels_of(front))
         step = asked.named_steps.get("whitening")
         if step is None:
             return True

@@ -19,7 +19,7 @@ from skretrieval.evaluation import (
     reproduce_on_folder,
     rerun,
 )
-from skretrieval.evaluation._adapt import split_in_halves
+from skretrieval.evaluation._adapt import Adapter, split_in_halves
 from skretrieval.evaluation._fronts import block_ends, missing_weights, stand_in
 from skretrieval.evaluation._photo_set import load_photo_set
 from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor
@@ -320,3 +320,21 @@ def test_what_takes_the_place_of_a_papers_network():
         stand_in(recipes.late_fusion_rmac().named_steps["extractor"], "kernel")
     with pytest.raises(ValueError, match="learns from the photographs"):
         stand_in(recipes.gem().named_steps["extractor"], "kernel", "random")
+
+
+def test_whitening_is_learned_only_from_enough(things):
+    photographs = load_photo_set(things)
+    notes = []
+    adapt = Adapter(photographs, split_in_halves(photographs), "squeezenet1_1", "random", 64, notes)
+    adapt.n_learn = 100  # of 512 channels
+    assert adapt("region_integration", {}).named_steps["pooler"].whiten
+    assert not adapt("region_integration", {"n_levels": 1}).named_steps["pooler"].whiten
+    assert not adapt("region_integration", {}, "pooler__n_levels").named_steps["pooler"].whiten
+    assert "whitening" in adapt("crow", {"n_components": 50}).named_steps
+    assert "whitening" not in adapt("crow", {"n_components": 51}).named_steps
+    assert "whitening" not in adapt("crow", {}).named_steps
+    assert notes == ["whitening that would need more than 100 photographs to learn from is left out"]
+    selector = adapt("multi_resolution_pfa", {}).named_steps["selector"]
+    assert selector.n_features == (512 + 256) // 4  # the paper's share of both layers
+    assert adapt("crow", {"expand": 10}).named_steps["retriever"].n_expand == 2
+    assert adapt("crow", {"expand": 10}, "retriever__n_expand").named_steps["retriever"].n_expand == 10
