@@ -65,11 +65,15 @@ def half_to_single(rows):
     -------
     ndarray of float32
     """
-    bits = rows.view(np.int16).astype(np.int32)  # extends the sign to the left
-    bits <<= 13
-    bits &= np.int32(-0x70002000)  # sign, low five bits of the exponent, ten bits of the mantissa
-    single = bits.view(np.float32)
-    single *= np.float32(2.0**112)
+    single = np.empty(rows.shape, dtype=np.float32)
+    step = max(1, 2**17 // max(1, rows[:1].size))  # the parts stay in the processor's cache
+    for start in range(0, len(rows), step):
+        part = single[start : start + step]
+        bits = part.view(np.int32)
+        bits[...] = rows[start : start + step].view(np.int16)  # extends the sign to the left
+        bits <<= 13
+        bits &= np.int32(-0x70002000)  # sign, low five bits of the exponent, ten bits of the mantissa
+        part *= np.float32(2.0**112)
     return single
 
 

@@ -83,7 +83,7 @@ def _top_k(scorer, k, block_size):
     for start, stop in scorer.gallery.blocks(block_size or scorer.block_size):
         scores = scorer.coarse(start, stop)
         if kth is None:
-            kth = _kth_best(scores, k)
+            kth = _kth_best(scores[:, : max(BLOCK_SIZE, k)], k)  # of a part: not above that of the whole
         # flatnonzero of a flat mask is several times faster than nonzero of a 2-D one.
         flat = np.flatnonzero(scores >= _lowest(scorer, kth)[:, None])
         if len(flat) == 0:

@@ -22,28 +22,17 @@ class Cosine(Scorer):
         self.dtype = dtype = coarse_dtype(n_features, gallery.dtype)
         self.coarse_rows = self.query_rows.astype(dtype)
         if dtype == gallery.dtype:
+            self.block_size = BLOCK_SIZE
+        if dtype == gallery.rows.dtype:
             # Nothing is converted, so few queries can meet many rows at once: fewer calls of threaded code.
-            self.block_size = max(BLOCK_SIZE, 2**20 // len(self.coarse_rows))
+            self.block_size = max(BLOCK_SIZE, 2**22 // len(self.coarse_rows))
         self.lengths = None
         if gallery.lengths is not None:
             self.lengths = np.where(gallery.lengths > 0, gallery.lengths, 1.0).astype(dtype)
-        # Items of which float16 rows are converted at a time.
-        self.n_converted = max(1, CACHE_ELEMENTS // (n_features * self.n_slots))
         self.error = slack(n_features, dtype)
         self.squares = np.einsum("id,id->i", self.query_rows, self.query_rows, optimize=False)
 
     def _coarse_rows(self, low, high):
-        step = self.n_converted * self.n_slots
-        if self.gallery.rows.dtype == np.float16 and high - low > step:
-            # What is converted is multiplied while it is in the processor's cache.
-            scores = np.empty(
-                (len(self.coarse_rows) // self.n_slots, (high - low) // self.n_slots), dtype=self.dtype
-            )
-            for start in range(low, high, step):
-                first = (start - low) // self.n_slots
-                part = self._coarse_rows(start, min(start + step, high))
-                scores[:, first : first + part.shape[1]] = part
-            return scores
         rows = self.gallery.raw(slice(low, high)).astype(self.dtype, copy=False)
         scores = self._products(self.coarse_rows, rows)
         if self.lengths is not None:
