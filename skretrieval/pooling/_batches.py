@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..extraction import FeatureMaps
+from ._threads import one_thread
 
 BATCH_BYTES = 64 * 2**20  # of maps taken together
 # Poolers on a CPU take maps together by this many bytes. The check brings a block into the cache; what a pooler reads
@@ -110,7 +111,9 @@ def iter_batches(
         size = _n_together(tensors[0], sum(tensor[0].nbytes for tensor in tensors), block_bytes)
         for start in range(0, len(indices), size):
             block = slice(start, start + size)
-            yield tuple(_checked(indices[block], tensor[block], source) for tensor in tensors)
+            with one_thread(tensors[0]):
+                checked = tuple(_checked(indices[block], tensor[block], source) for tensor in tensors)
+            yield checked
 
 
 def _n_together(maps: Any, n_bytes: int, block_bytes: int) -> int:

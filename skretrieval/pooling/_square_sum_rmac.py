@@ -13,6 +13,7 @@ from ._base import BasePooler
 from ._batches import Batch
 from ._normalise import l2
 from ._reductions import max_cells
+from ._threads import on_one_thread
 
 
 class SquareSumRMACPooler(BasePooler):
@@ -60,6 +61,7 @@ class SquareSumRMACPooler(BasePooler):
         self.ceil_mode = ceil_mode
         self.rectify = rectify
 
+    @on_one_thread
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         maps = batches[0].rectified if self.rectify else batches[0].maps
         scales = _windows(*maps.shape[2:], self.n_levels, self.ceil_mode)

@@ -20,6 +20,7 @@ from ._reductions import REDUCTIONS, power_mean_cells, regional_power_mean_cells
 from ._region_whitening import RegionWhitening
 from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
+from ._threads import on_one_thread, one_thread
 
 # Words with logarithms of counts or square roots: negative activations have no meaning there.
 _NONNEGATIVE_WORDS = {
@@ -97,7 +98,9 @@ class SentencePooler(BasePooler):
         whitening = RegionWhitening()
         with torch.inference_mode():
             for (batch,) in iter_batches(X, self._channels, block_bytes=BLOCK_BYTES):
-                whitening.update(region_vectors(self._maps(batch), self._sentence()))
+                with one_thread(batch.maps):
+                    vectors = region_vectors(self._maps(batch), self._sentence())
+                whitening.update(vectors)
         self.region_whitening_ = whitening.finish(self.n_components, n_entries(X), self.n_features_in_)
         self._n_features_out = len(self.region_whitening_.components)
 
@@ -113,6 +116,7 @@ class SentencePooler(BasePooler):
                 "these parameters; use rectify=True"
             )
 
+    @on_one_thread
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         vectors = region_vectors(self._maps(batches[0]), self._sentence())
         if self.whiten:
