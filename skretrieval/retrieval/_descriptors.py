@@ -1,6 +1,7 @@
 """Descriptors and region sets in one form: stacked rows plus the offsets of the items they belong to."""
 
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -254,10 +255,8 @@ def prepare(descriptors, metric, *, in_place=None):
 def _is_mapped(rows):
     """Whether an array is a view of a memory-mapped file."""
     while isinstance(rows, np.ndarray):
-        if isinstance(rows, np.memmap):
-            return True
-        rows = rows.base
-    return False
+        rows = rows.base  # copies of parts of a numpy.memmap do not end at the map
+    return isinstance(rows, mmap)
 
 
 def is_region_sets(X):

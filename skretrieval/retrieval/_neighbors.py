@@ -217,9 +217,9 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         else:
             gallery = DescriptorSet(self.gallery_, self.region_offsets_).append(added)
             gallery = prepare(gallery, self.metric_, in_place=True)
-        self._store(gallery, labels)
         if self._faiss is not None:
-            self._faiss.append(self._gallery)
+            self._faiss.append(gallery)
+        self._store(gallery, labels)
         return self
 
     def remove(self, indices):
@@ -247,9 +247,10 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         keep = np.delete(np.arange(self.n_samples_fit_), indices.ravel())
         if len(keep) == 0:
             raise ValueError(f"Cannot remove all {self.n_samples_fit_} items: the gallery would be empty.")
-        self._store(self._gallery.take(keep), None if self.labels_ is None else self.labels_[keep])
+        gallery = self._gallery.take(keep)
         if self._faiss is not None:
-            self._faiss.rebuild(self._gallery)
+            self._faiss.rebuild(gallery)
+        self._store(gallery, None if self.labels_ is None else self.labels_[keep])
         return self
 
     def engine_recall(self, X=None, n_neighbors=None):

@@ -115,6 +115,15 @@ def test_grown_and_shrunk_galleries(tmp_path, metric, dtype):
     assert_array_equal(np.load(tmp_path / "X.npy"), X[:25])
 
 
+def test_copies_of_mapped_rows_are_normalised_as_ever(tmp_path):
+    mapped = map_to_file(descriptors(40, 6, 9, np.float32), tmp_path / "X.npy")
+    assert NearestNeighborsRetriever().fit(mapped[5:]).row_lengths_ is not None
+    for copied in (mapped[[1, 5, 7]], mapped[::-1], np.array(mapped), mapped * 2):
+        retriever = NearestNeighborsRetriever().fit(copied)
+        assert retriever.row_lengths_ is None
+        assert_allclose(np.linalg.norm(retriever.gallery_, axis=1)[:2], 1, rtol=1e-6)
+
+
 def test_models_map_their_rows_again(tmp_path):
     X = descriptors(40, 6, 5)
     fitted = NearestNeighborsRetriever(5).fit(map_to_file(X, tmp_path / "X.npy"))
