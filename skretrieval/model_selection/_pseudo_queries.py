@@ -37,7 +37,7 @@ def make_pseudo_queries(
     *,
     n_images: int | None = None,
     kinds: Sequence[str] = ("backdrop",),
-    strength: float = 1.0,
+    strength: float = 0.5,
     image_size: int | None = 1024,
     random_state=None,
 ) -> Bunch:
@@ -62,9 +62,10 @@ def make_pseudo_queries(
     kinds : sequence of {"backdrop", "crop", "warp", "relight", "blur", "jpeg"}
         What happens to a view.
 
-    strength : float in [0, 1], default=1.0
-        How far the view is from its photograph. Of weak views every setting finds every source, and nothing
-        can be chosen.
+    strength : float in [0, 1], default=0.5
+        How far the view is from its photograph. Of weak views every setting finds every source, of very strong
+        ones none does, and nothing can be chosen: the best score with ``n_relevant=1`` should lie well between
+        0 and 1.
 
     image_size : int or None, default=1024
         Photographs with a longer longest side are reduced to it first; views are kept in memory. None keeps
