@@ -356,3 +356,34 @@ def test_retriever_directly_behind_a_pooler():
     )
     maps = np.random.default_rng(0).random((5, 6, 7, 8), dtype=np.float32)
     assert np.array_equal(model.fit(maps).predict(maps)[:, 0], np.arange(5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_settings_are_refused(name):
+    with pytest.raises(TypeError, match=r"unknown settings \['n_expand'\].*'expand'"):
+        getattr(recipes, name)(n_expand=10)
+    for inner in ("retriever", "include_query", "pooler", "steps", "defaults"):
+        with pytest.raises(TypeError, match=inner):
+            getattr(recipes, name)(**{inner: None})
+
+
+def test_the_parts_of_multi_resolution_pfa_have_parameters_of_their_own():
+    model = recipes.multi_resolution_pfa(local=True).set_params(pooler__global__poolers__n_levels=2)
+    assert model.get_params()["pooler__local__pooler__poolers__n_levels"] == 3
+
+
+@pytest.mark.parametrize("name", ["neural_codes", "mop_cnn"])
+def test_layers_without_a_relu_keep_their_signs(name):
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=(6, 10, 1, 1))
+    maps = list(whole)
+    if name == "mop_cnn":
+        maps = [(one, rng.normal(size=(10, 2, 3)), rng.normal(size=(10, 3, 4))) for one in whole]
+    pooler = small(name, extractor="passthrough", whitening=None).named_steps["pooler"]
+    described = pooler.fit_transform(maps)
+    whole = whole[:, :, 0, 0]
+    expected = whole / np.linalg.norm(whole, axis=1, keepdims=True) if name == "mop_cnn" else whole
+    np.testing.assert_allclose(described[:, :10], expected, rtol=1e-12)
+    if name == "mop_cnn":  # VLAD tells a cell from its opposite
+        flipped = [(one, -half, -quarter) for one, half, quarter in maps]
+        assert (np.abs(pooler.transform(flipped) - described)[:, 10:].max(axis=1) > 0.1).all()

@@ -29,6 +29,7 @@ def describe_and_search(
     pooler: BaseEstimator,
     defaults: Settings,
     retriever: NearestNeighborsRetriever | None = None,
+    /,
     **settings: Unpack[Settings],
 ) -> Pipeline:
     """Put extractor, pooler, l2, whitening with another l2, and the search in a row.
@@ -53,6 +54,8 @@ def describe_and_search(
     ------
     ValueError
         If `whitening` is an unknown word, or `n_components` was given without one for it to apply to.
+    TypeError
+        If there is no such setting.
     """
     if settings.get("extractor") is None:
         settings["extractor"] = defaults.get("extractor")
@@ -70,7 +73,7 @@ def describe_and_search(
     return in_a_row(pooler, steps, retriever, **chosen)
 
 
-def whiten_regions(pooler: Any, defaults: Settings, **settings: Unpack[Settings]) -> Pipeline:
+def whiten_regions(pooler: Any, defaults: Settings, /, **settings: Unpack[Settings]) -> Pipeline:
     """Let a pooler whiten its regions, where the whitening asked for is PCA; else as ``describe_and_search``."""
     if settings.get("whitening", "pca") != "pca":
         return describe_and_search(pooler.set_params(whiten=False), defaults, **settings)
@@ -84,6 +87,7 @@ def in_a_row(
     steps: list[Step],
     retriever: NearestNeighborsRetriever | None = None,
     include_query: bool = True,
+    /,
     **settings: Unpack[Settings],
 ) -> Pipeline:
     """Put extractor, pooler, any steps and the search in a row.
@@ -105,7 +109,17 @@ def in_a_row(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    Raises
+    ------
+    TypeError
+        If there is no such setting.
     """
+    unknown = [name for name in settings if name not in Settings.__annotations__]
+    if unknown:
+        raise TypeError(
+            f"unknown settings {unknown}: besides the recipe's own there are {list(Settings.__annotations__)}"
+        )
     extractor = settings.get("extractor")
     front = ConvFeatureExtractor("vgg16", layers="pool5") if extractor is None else _copy(extractor)
     retriever = NearestNeighborsRetriever() if retriever is None else retriever

@@ -41,7 +41,8 @@ def neural_codes(
     extractor = ConvFeatureExtractor(network, weights=weights, image_size=256, random_state=0)
     if "whitening" not in settings:
         settings["whitening"] = PCAWhitening(settings.pop("n_components", 128), power=0)
-    return describe_and_search(SumPooler(), {"extractor": extractor}, **settings)
+    pooler = SumPooler(rectify=False)  # of layers without a ReLU, too
+    return describe_and_search(pooler, {"extractor": extractor}, **settings)
 
 
 def mop_cnn(
@@ -56,9 +57,10 @@ def mop_cnn(
 ) -> Pipeline:
     """Return MOP-CNN (Gong et al. 2014): fc7 of the photograph, and VLAD of fc7 over its patches at two scales.
 
-    Longest side 256; windows of 128 and 64 pixels, 32 apart, each warped to 224 x 224: about 60 runs of the network per
-    photograph. 2048 whitened dimensions. The authors first reduce each scale to 4096 dimensions by PCA; for up to 4096
-    photographs that is a rotation, to which the whitening of all is blind, and it is left out.
+    Longest side 256; windows of 128 and 64 pixels, 32 apart, each warped to 224 x 224: about 60 runs of the network
+    per photograph, three times in ``fit`` unless ``extractor__memory`` keeps the maps. 2048 whitened dimensions.
+    The authors first reduce each scale to 4096 dimensions by PCA; for up to 4096 photographs that is a rotation, to
+    which the whitening of all is blind, and it is left out.
 
     Parameters
     ----------
@@ -83,10 +85,10 @@ def mop_cnn(
     network = partial(PatchNetwork, backbone, layer=layer, patches=(None, (128, 32), (64, 32)))
     extractor = ConvFeatureExtractor(network, weights=weights, image_size=256, random_state=0)
     scales = [
-        (name, VLADPooler(n_clusters, n_local=n_local, random_state=random_state))
+        (name, VLADPooler(n_clusters, n_local=n_local, random_state=random_state, rectify=False))
         for name in ("half", "quarter")
     ]
-    pooler = LayerwisePooler([("whole", SumPooler()), *scales])
+    pooler = LayerwisePooler([("whole", SumPooler(rectify=False)), *scales])
     return describe_and_search(pooler, {"extractor": extractor, "n_components": 2048}, **settings)
 
 

@@ -126,4 +126,4 @@ def regional_second_order(*, n_clusters=3, n_local=128, **settings: Unpack[Setti
         )
     settings["extractor"] = settings.get("extractor") or ConvFeatureExtractor("vgg19", layers="relu5_4")
     pooler = RegionalSecondOrderPooler(n_clusters, n_local, settings.get("n_components", 512))
-    return in_a_row(pooler, [], include_query=False, **settings)
+    return in_a_row(pooler, [], None, False, **settings)  # eq 8 leaves the query out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from ..extraction import ConvFeatureExtractor
@@ -138,7 +139,8 @@ def multi_resolution_pfa(
     **settings
         See the package. The method selects instead of whitening: `whitening` can only be None, and `n_components`
         is `n_features` here. With `local` an `extractor` of yours must be a `ConvFeatureExtractor`, whose classifier
-        is looked up, with the layer that the classifier sees as the first.
+        is looked up, with the layer that the classifier sees as the first; what is changed afterwards in the network,
+        its weights or the number of resolutions has to be changed in the mask, too (``pooler__local__weights``).
 
     Returns
     -------
@@ -163,7 +165,7 @@ def multi_resolution_pfa(
     pooler: Any = LayerwisePooler(SquareSumRMACPooler(), norm=None)
     retriever = NearestNeighborsRetriever(metric="manhattan")
     if local:
-        parts = [("global", pooler), ("local", _masked(pooler, extractor))]
+        parts = [("global", pooler), ("local", _masked(clone(pooler), extractor))]
         pooler = PoolerFusion(parts, combine="regions", norm=None)
         retriever.set_params(region_pairs="same")
     selector = PrincipalFeatureSelector(n_features, random_state=random_state)
