@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval
 
 from ._batches import Batch, iter_batches, n_entries
-from ._local_descriptors import CodebookPooler, nearest
+from ._local_descriptors import CodebookPooler, nearest, tensor_of
 from ._normalise import l2
 
 
@@ -138,7 +138,7 @@ class BoWPooler(CodebookPooler):
         return n_cells * n_local  # `nearest` takes care of its own
 
     def _words(self, cells: torch.Tensor) -> torch.Tensor:
-        centers = torch.from_numpy(self.cluster_centers_)
+        centers = tensor_of(self.cluster_centers_, cells)
         return nearest(cells.flatten(0, 1), centers).view(cells.shape[:2])
 
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

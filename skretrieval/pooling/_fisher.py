@@ -11,7 +11,7 @@ from sklearn import config_context
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval
 
-from ._local_descriptors import CodebookPooler, signed_power
+from ._local_descriptors import CodebookPooler, signed_power, tensor_of
 from ._normalise import l2
 
 
@@ -146,7 +146,7 @@ class FisherVectorPooler(CodebookPooler):
 
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         weights, means, variances = (
-            torch.from_numpy(values).to(cells) for values in (self.weights_, self.means_, self.variances_)
+            tensor_of(values, cells) for values in (self.weights_, self.means_, self.variances_)
         )
         gradient = fisher_gradient(cells, valid, weights, means, variances)
         return l2(signed_power(gradient, self.power).flatten(1))

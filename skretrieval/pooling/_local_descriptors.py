@@ -147,14 +147,20 @@ class CodebookPooler(BasePooler):
         exact = replace(block, maps=block.maps.double()) if self._exact else block
         cells, valid = self._descriptors(exact)
         if self.n_local is not None:
-            mean = torch.from_numpy(self.local_axes_.mean).to(cells)
-            components = torch.from_numpy(self.local_axes_.components).to(cells)
+            mean = tensor_of(self.local_axes_.mean, cells)
+            components = tensor_of(self.local_axes_.components, cells)
             cells = l2((cells - mean) @ components.T)
         return cells, valid
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         parts = [self._aggregate(*self._local(block)) for block in self._blocks(batches[0])]
         return torch.cat(parts).to(batches[0].maps.dtype)
+
+
+def tensor_of(fitted: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """Return a fitted array with the dtype, and on the device, of `like`."""
+    # copied if joblib has mapped the model from disk: it is read-only then, which torch cannot wrap
+    return torch.from_numpy(fitted if fitted.flags.writeable else fitted.copy()).to(like)
 
 
 def local_descriptors(maps: torch.Tensor, upsample: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,14 @@ import math
 import numpy as np
 import torch
 
-from ._local_descriptors import BLOCK_NUMBERS, CodebookPooler, aggregate_residuals, k_means, rounding
+from ._local_descriptors import (
+    BLOCK_NUMBERS,
+    CodebookPooler,
+    aggregate_residuals,
+    k_means,
+    rounding,
+    tensor_of,
+)
 from ._normalise import l2
 
 
@@ -101,7 +108,7 @@ class NetVLADPooler(CodebookPooler):
         self._n_features_out = self.cluster_centers_.size
 
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        centers = torch.from_numpy(self.cluster_centers_).to(cells)
+        centers = tensor_of(self.cluster_centers_, cells)
         logits = 2 * self.alpha_ * (cells @ centers.T) - self.alpha_ * (centers * centers).sum(dim=1)
         assignment = logits.softmax(dim=2) * valid[:, :, None]
         floor = rounding(self.cluster_centers_)

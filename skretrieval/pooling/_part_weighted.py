@@ -108,7 +108,7 @@ class PartWeightedPooler(BasePooler):
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         maps = self._maps(batches[0])
-        parts = torch.from_numpy(self.parts_).to(maps.device)
+        parts = torch.tensor(self.parts_).to(maps.device)  # a copy: it may be mapped from disk, read-only
         return part_sums(maps, parts, float(self.alpha), float(self.beta)).flatten(1)
 
 

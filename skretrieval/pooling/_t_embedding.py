@@ -17,6 +17,7 @@ from ._local_descriptors import (
     k_means,
     rounding,
     signed_power,
+    tensor_of,
 )
 from ._normalise import l2
 
@@ -154,9 +155,9 @@ class TEmbeddingPooler(CodebookPooler):
         )
 
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        centers = torch.from_numpy(self.cluster_centers_).to(cells)
-        mean = torch.from_numpy(self.embedding_axes_.mean).to(cells)
-        components = torch.from_numpy(self.embedding_axes_.components).to(cells)
+        centers = tensor_of(self.cluster_centers_, cells)
+        mean = tensor_of(self.embedding_axes_.mean, cells)
+        components = tensor_of(self.embedding_axes_.components, cells)
         floor = rounding(self.cluster_centers_)
         weights = valid.to(cells)
         if self.aggregation == "democratic":

@@ -15,6 +15,7 @@ from ._local_descriptors import (
     nearest,
     rounding,
     signed_power,
+    tensor_of,
 )
 from ._normalise import l2
 
@@ -123,7 +124,7 @@ class VLADPooler(CodebookPooler):
         self._n_features_out = self.cluster_centers_.size
 
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        centers = torch.from_numpy(self.cluster_centers_).to(cells)
+        centers = tensor_of(self.cluster_centers_, cells)
         words = nearest(cells.flatten(0, 1), centers).view(cells.shape[:2])
         assignment = torch.nn.functional.one_hot(words, self.n_clusters).to(cells) * valid[:, :, None]
         floor = rounding(self.cluster_centers_)

@@ -1,7 +1,9 @@
 """What every pooler owes its user, for those that learn from the maps: the tests of the others, and some more."""
 
+import joblib
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from pooling.test_common import (  # noqa: F401
     maps,
@@ -107,6 +109,20 @@ def test_fit_reads_the_maps_once(pooler, case, lazy, monkeypatch):  # noqa: F811
     monkeypatch.setattr(FeatureMaps, "batches", counted)
     pooler.fit(lazy)
     assert passes == ([1] if case.name == "EntropyPooler" else [1, len(lazy)])
+
+
+def test_models_mapped_read_only(pooler, stacked, tmp_path):  # noqa: F811
+    if "n_local" in pooler.get_params():
+        pooler.set_params(n_local="all")
+    expected = pooler.fit(stacked).transform(stacked)
+    joblib.dump(pooler, tmp_path / "pooler.joblib")
+    mapped = joblib.load(tmp_path / "pooler.joblib", mmap_mode="r")
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns of read-only memory once in a process
+    try:
+        assert_array_equal(mapped.transform(stacked), expected)
+    finally:
+        torch.set_warn_always(always)
 
 
 @pytest.mark.parametrize("X", [[], np.empty((0, 4, 3, 3))], ids=["list", "array"])
