@@ -19,7 +19,17 @@ from typing import IO, Any
 from tqdm import tqdm
 
 _CHUNK = 1 << 20
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile)
+_TAR_TAIL = 1 << 20  # bytes of padding at the end, and what is read ahead
+_TAR_EXTRA = 4096  # bytes of headers and padding that a member of a tar may come with
+_TAR_NAME = 1 << 16  # bytes of a header that holds a long name or attributes: tarfile reads it in one piece
+_TAR_ANNOUNCING = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+_BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError),
+    RecursionError,  # tarfile follows headers that announce headers by recursion
+)
 
 
 class ArchiveError(ValueError):
@@ -156,19 +166,36 @@ class _Writer:
 
 
 class _Counted:
-    """A stream that ends in an error when more comes out of it than an archive may unpack to."""
+    """A stream that ends in an error when more comes out of it than an archive may unpack to.
 
-    def __init__(self, stream: IO[bytes], limit: int, writer: _Writer):
-        self._stream, self._left, self._writer = stream, limit, writer
+    Headers and padding come on top of the members' own bytes, for as many members as there were so far.
+    """
+
+    def __init__(self, stream: IO[bytes], writer: _Writer):
+        self._stream, self._read, self._writer = stream, 0, writer
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
-        self._left -= len(data)
-        if self._left < 0:
+        self._read += len(data)
+        if self._read > self._writer.allowed + _TAR_TAIL + _TAR_EXTRA * (self._writer.members + 1):
             raise self._writer.refuse(
                 "(between members)", f"unpacks to more than {self._writer.allowed:,} bytes"
             )
         return data
+
+
+def _headers(writer: _Writer) -> type[tarfile.TarInfo]:
+    """Make the class of headers that refuse to announce a name or attributes too long to be held in memory."""
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: Any, encoding: Any, errors: Any) -> Any:
+            header = super().frombuf(buf, encoding, errors)
+            if header.type in _TAR_ANNOUNCING and header.size > _TAR_NAME:
+                raise writer.refuse(header.name, f"announces a name or attributes of {header.size:,} bytes")
+            return header
+
+    return Header
 
 
 def _reader(path: Path) -> Callable[[Path, _Writer], None]:
@@ -190,9 +217,8 @@ def _read_tar(path: Path, writer: _Writer) -> None:
         for magic, kind in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
             if start.startswith(magic):
                 stream = kind(raw)
-        # headers and padding come on top of the members' own bytes: at most 2 KiB for each
-        counted: Any = _Counted(stream, writer.allowed + 2048 * (writer.limits.members + 1), writer)
-        with tarfile.open(fileobj=counted, mode="r|") as tar:
+        counted: Any = _Counted(stream, writer)
+        with tarfile.open(fileobj=counted, mode="r|", tarinfo=_headers(writer)) as tar:
             for member in tar:
                 if member.isdir():
                     writer.folder(member.name)

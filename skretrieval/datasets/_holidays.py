@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -83,7 +84,9 @@ def fetch_holidays(
         query_indices : ndarray of shape (n_queries,), or None
             Where each query is in the gallery; None with ``database="non_queries"``.
         ground_truth : list of dict
-            For each query the positions `positives` and `junk` (the query itself), int64 arrays.
+            For each query the positions `positives` and `junk` (the query itself), int64 arrays; and `query`, its
+            own position, which ``evaluate_holidays(database="non_queries")`` asks for: not with
+            ``database="non_queries"`` here, where no query is in the gallery.
         protocol : str
             ``"holidays"``.
         name : str
@@ -126,7 +129,7 @@ def fetch_holidays(
     own = np.flatnonzero(is_query)
     if not own.size or not gallery.size:
         raise ValueError(f"{own.size} queries and {gallery.size} gallery images: both are needed")
-    ground_truth = []
+    ground_truth: list[dict[str, Any]] = []
     for number in numbers[own]:
         same, itself = scenes == number // _SCENE, numbers[gallery] == number
         ground_truth.append(
@@ -135,6 +138,8 @@ def fetch_holidays(
                 "junk": np.flatnonzero(itself).astype(np.int64),
             }
         )
+        if database == "all":
+            ground_truth[-1]["query"] = int(np.flatnonzero(itself)[0])
     return Bunch(
         images=[paths[index] for index in gallery],
         queries=[paths[index] for index in own],

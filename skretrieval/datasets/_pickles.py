@@ -147,6 +147,44 @@ class _Unpickler(pickle.Unpickler):
             ) from None
 
 
+def _check_operations(data: bytes) -> None:
+    """Follow what a pickle does, without doing it: what would crash the interpreter is refused.
+
+    An index into the memo makes the unpickler reserve as many places: none can exceed the number of bytes. And
+    tuples inside tuples are hashed by unguarded recursion when they are the key of a dict: no tuple may be one.
+    """
+    stack: list[bool | None] = []  # of each thing whether it is a tuple; None for marks
+    memo: dict[int, bool | None] = {}
+    for opcode, argument, _ in pickletools.genops(data):
+        name, before = opcode.name, opcode.stack_before
+        if name in _REFUSED:
+            raise ValueError(f"it has the operation {name}")
+        if name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+            raise ValueError("it is damaged: a memo index exceeds its size")
+        taken: list[bool | None] = []  # the topmost first
+        n_single = len(before)
+        if pickletools.markobject in before or (name == "POP" and stack[-1:] == [None]):
+            while (top := stack.pop()) is not None:
+                taken.append(top)
+            n_single = before.index(pickletools.markobject) if pickletools.markobject in before else 0
+        keys = taken[1::2] if name in ("DICT", "SETITEMS") else []
+        taken += [stack.pop() for _ in range(n_single)]
+        if name == "SETITEM":
+            keys = taken[1:2]
+        if any(keys):
+            raise ValueError("a tuple is the key of a dict")
+        made: bool | None = "TUPLE" in name
+        if name in ("GET", "BINGET", "LONG_BINGET"):
+            made = memo[int(argument or 0)]
+        elif name in ("MEMOIZE", "DUP"):
+            made = taken[0]
+        stack += [None if kind is pickletools.markobject else made for kind in opcode.stack_after]
+        if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            memo[int(argument or 0)] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+
+
 def load_plain_pickle(path: str | os.PathLike) -> Any:
     """Read a pickle of plain containers and numpy arrays, without running anything that it names.
 
@@ -158,7 +196,8 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
     Returns
     -------
     content : object
-        Dicts, lists, tuples, strings, bytes, numbers and arrays. Arrays of objects become lists.
+        Dicts (whose keys are no tuples), lists, tuples, strings, bytes, numbers and arrays. Arrays of objects
+        become lists.
 
     Raises
     ------
@@ -171,12 +210,7 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path} is not read: it has {size:,} bytes, the limit is {_MAX_BYTES:,}")
     data = path.read_bytes()
     try:
-        # An index into the memo makes the unpickler reserve as many places: none can exceed the number of bytes.
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name in _REFUSED:
-                raise ValueError(f"it has the operation {opcode.name}")
-            if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > size:
-                raise ValueError("it is damaged: a memo index exceeds its size")
+        _check_operations(data)
         return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load(), {}, 0)
     except (
         ValueError,

@@ -141,16 +141,49 @@ def test_a_bomb_is_refused_before_it_is_written(make, place):
         archive[0].unlink()
 
 
+@pytest.mark.parametrize(
+    "kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE]
+)
+def test_a_bomb_of_a_name_is_refused(place, kind):
+    """tarfile reads names and attributes in one piece, before anything is checked."""
+    header = tarfile.TarInfo("long")
+    header.type, header.size = kind, 2 << 20
+    archive = put(
+        place, "x.tgz", gzip.compress(header.tobuf() + bytes(2 << 20) + tarfile.TarInfo("a.jpg").tobuf())
+    )
+    with pytest.raises(ArchiveError, match="'long' announces a name or attributes of 2,097,152 bytes"):
+        extract(archive, place)
+    assert untouched(place, archive)
+
+
+def test_long_names_within_reason_are_fine(make, place):
+    names = ["/".join(["folder" * 20] * 4) + f"/{number}.jpg" for number in range(3)]
+    extract(put(place, "x.tgz", make.tar_gz([(name, b"photograph") for name in names])), place)
+    assert all((place / name).read_bytes() == b"photograph" for name in names)
+
+
 def test_a_bomb_between_the_members_is_refused(place):
-    """A header that says nothing of its content, or an endless tail: counted as they are unpacked."""
+    """The map of a sparse member, which no size announces: counted as it is unpacked."""
     info = tarfile.TarInfo("a.jpg")
-    limits = Limits(allowance=1000, members=2)
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "a.jpg",
+        "GNU.sparse.realsize": "1",
+    }
     headers = info.tobuf(format=tarfile.PAX_FORMAT)
-    long_name = tarfile.TarInfo("././@LongLink")
-    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 2 << 20
-    archive = put(place, "x.tgz", gzip.compress(long_name.tobuf() + b"n" * (2 << 20) + headers))
+    archive = put(place, "x.tgz", gzip.compress(headers + b"9999999\n" + b"0\n" * (2 << 20)))
     with pytest.raises(ArchiveError, match="unpacks to more than"):
-        extract(archive, place, limits=limits)
+        extract(archive, place, limits=Limits(allowance=1000))
+    assert untouched(place, archive)
+
+
+def test_headers_without_end_are_damage(place):
+    header = tarfile.TarInfo("long")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 512
+    archive = put(place, "x.tgz", gzip.compress((header.tobuf() + b"n" * 511 + b"\0") * 3000))
+    with pytest.raises(DamagedArchive, match=r"x\.tgz is damaged"):
+        extract(archive, place)
     assert untouched(place, archive)
 
 

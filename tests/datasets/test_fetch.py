@@ -24,6 +24,7 @@ from skretrieval.datasets import (
 from skretrieval.datasets._download import Transfer
 from skretrieval.datasets._holidays import with_orientation
 from skretrieval.extraction import ConvKernelExtractor, ImageCrop
+from skretrieval.metrics import evaluate_holidays
 
 FETCHERS = [name for name in datasets.__all__ if name.startswith("fetch_")]
 
@@ -124,6 +125,19 @@ def test_holidays(holidays, options):
     assert [list(entry["positives"]) for entry in data.ground_truth] == [[1, 2], [4], [6]]
     assert [list(entry["junk"]) for entry in data.ground_truth] == [[0], [3], [5]]
     assert data.protocol == "holidays"
+    # Both forms of the protocol take it, and agree with a gallery that never had the queries.
+    ranks = np.stack([np.random.default_rng(number).permutation(7) for number in range(3)])
+    reduced = fetch_holidays(database="non_queries", **options)
+    kept = np.delete(np.arange(7), data.query_indices)
+    without = np.stack([np.searchsorted(kept, row[np.isin(row, kept)]) for row in ranks])
+    assert_array_equal(
+        evaluate_holidays(ranks, data.ground_truth, database="non_queries")["ap"],
+        evaluate_holidays(without, reduced.ground_truth)["ap"],
+    )
+    assert_array_equal(
+        evaluate_holidays(ranks, data.ground_truth)["ap"],
+        evaluate_holidays(ranks, [{**entry, "junk": []} for entry in data.ground_truth])["ap"],
+    )
 
 
 def test_holidays_without_the_queries_in_the_gallery(holidays, options):

@@ -210,6 +210,23 @@ def test_hostile_and_damaged_bytes(path, data, why):
         load_plain_pickle(path)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"K\x01s.",  # would overflow the stack of the interpreter
+        b"\x80\x02}" + b")" + b"2\x86" * 60 + b"K\x01s.",  # would be hashed for 2 ** 60 steps
+        b"\x80\x02}(K\x02K\x03)\x85Nu.",
+        b"\x80\x02)q\x000(K\x02K\x03h\x00Nd.",
+        b"\x80\x04)\x940}h\x00Ns.",
+        b"\x80\x02}(K\x01K\x02tK\x03s.",
+    ],
+)
+def test_tuples_are_no_keys(path, data):
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="a tuple is the key of a dict"):
+        load_plain_pickle(path)
+
+
 def test_sharing_does_not_blow_up(path):
     lists = []
     for _ in range(30):  # 2 ** 30 leaves, were each visited by every way
