@@ -17,7 +17,7 @@ BATCH_BYTES = 64 * 2**20  # of maps taken together
 # Poolers on a CPU take maps together by this many bytes. The check brings a block into the cache; what a pooler reads
 # again and what it makes of the block on the way stay there, in memory that the next block uses again: large
 # temporaries would be given back to the system and faulted in anew, at many times the price of the arithmetic.
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 2 * 2**20
 
 
 @dataclass
@@ -132,8 +132,10 @@ def _raise_channels(index: int, found: list[int], expected: list[int]) -> None:
 def _checked(indices: np.ndarray, maps: torch.Tensor, source: FeatureMaps | None) -> Batch:
     if maps.dtype not in (torch.float32, torch.float64):
         maps = maps.float()
-    # One pass finds NaN (it propagates), infinities and negative values at once.
-    low, high = (float(value) for value in torch.aminmax(maps))
+    # One pass finds NaN (it propagates), infinities and negative values at once; in the order of memory, since
+    # aminmax copies what is not contiguous.
+    last = maps.is_contiguous(memory_format=torch.channels_last)
+    low, high = (float(value) for value in torch.aminmax(maps.permute(0, 2, 3, 1) if last else maps))
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(torch.nonzero(~torch.isfinite(maps).flatten(1).all(dim=1))[0])
         kind = "NaN" if bool(torch.isnan(maps[bad]).any()) else "infinity"

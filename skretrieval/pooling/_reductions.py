@@ -56,38 +56,35 @@ def max_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | Non
     if _is_whole(boxes, maps):
         return maps.flatten(2).amax(dim=2)[:, None, :]
     row, col, high, wide = (side.tobytes() for side in boxes.astype(np.int64).T)
-    row_borders, of_rows, at_row = _stripes(row, high)
-    col_borders, of_cols, at_col = _stripes(col, wide)
+    row_borders, row_windows, at_row = _stripes(row, high)
+    col_borders, col_windows, at_col = _stripes(col, wide)
     by_rows = [_fold_rows(maps[:, :, start:end]) for start, end in pairwise(row_borders)]  # each (N, K, W)
     # the short sides first, images and channels last: what follows has long runs of memory
     stripes = torch.stack([rows.permute(2, 0, 1) for rows in by_rows], dim=1)
     stripes = torch.stack([stripes[start:end].amax(dim=0) for start, end in pairwise(col_borders)])
-    of_rows, at_row, of_cols, at_col = (index.to(maps.device) for index in (of_rows, at_row, of_cols, at_col))
-    windows = stripes.index_select(1, of_rows.flatten()).unflatten(1, of_rows.shape).amax(dim=2)
-    windows = windows.index_select(0, of_cols.flatten()).unflatten(0, of_cols.shape).amax(dim=1)
-    picked = windows.flatten(0, 1).index_select(0, at_col * windows.shape[1] + at_row)  # (R, N, K)
-    return picked.transpose(0, 1)
+    windows = torch.stack([stripes[:, first:end].amax(dim=1) for first, end in row_windows], dim=1)
+    windows = torch.stack([windows[first:end].amax(dim=0) for first, end in col_windows])
+    picked = torch.from_numpy(at_col * len(row_windows) + at_row).to(maps.device)
+    return windows.flatten(0, 1).index_select(0, picked).transpose(0, 1)
 
 
 @lru_cache(maxsize=1024)
-def _stripes(starts: bytes, sizes: bytes) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+def _stripes(starts: bytes, sizes: bytes) -> tuple[list[int], list[list[int]], np.ndarray]:
     """Cut one side of the map at the borders of all windows.
 
     Returns
     -------
     borders : list of int
         Stripe s covers the cells ``borders[s]`` to ``borders[s + 1] - 1``.
-    stripes : tensor of shape (n_windows, n)
-        Those of each distinct window, the last one repeated up to the length of the longest.
-    window : tensor of shape (R,)
-        Which of the distinct windows each box has.
+    windows : list of [first, end]
+        The distinct windows, in stripes.
+    window : ndarray of shape (R,)
+        Which of them each box has.
     """
     start, size = np.frombuffer(starts, dtype=np.int64), np.frombuffer(sizes, dtype=np.int64)
     windows, window = np.unique(np.stack([start, start + size], axis=1), axis=0, return_inverse=True)
     borders = np.unique(windows)
-    first, end = np.searchsorted(borders, windows).T
-    stripes = np.minimum(first[:, None] + np.arange((end - first).max()), end[:, None] - 1)
-    return borders.tolist(), torch.from_numpy(stripes), torch.from_numpy(window.reshape(-1))
+    return borders.tolist(), np.searchsorted(borders, windows).tolist(), window.reshape(-1)
 
 
 def _fold_rows(maps: torch.Tensor) -> torch.Tensor:
