@@ -165,7 +165,8 @@ class FaissIndex:
         m = params["m"] or next(m for m in range(max(1, d // 8), 0, -1) if d % m == 0)
         if d % m:
             raise ValueError(f"engine_params['m']={m} does not divide the {d} features.")
-        return f"IVF{nlist},PQ{m}x{params['nbits']}"
+        # "np": no polysemous training, which takes minutes and orders codes for a filter that is not used here.
+        return f"IVF{nlist},PQ{m}x{params['nbits']}np"
 
     def _train(self, faiss, gallery):
         if self._index.is_trained:

@@ -28,7 +28,7 @@ _SMALL_WIDTH = 4096
 
 # Gallery rows in one product, and numbers in a block of them.
 BLOCK_SIZE = 8192
-_BLOCK_ELEMENTS = 2**20
+_BLOCK_ELEMENTS = 2**22
 
 
 def slack(n_features, dtype):
