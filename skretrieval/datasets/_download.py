@@ -91,7 +91,9 @@ def download(file: RemoteFile, path: Path, transfer: Transfer, sha256: str | Non
         If no server gives it; the message has what went wrong with each.
     """
     failures = []
-    for url in transfer.urls(file):
+    # The server that sent the beginning goes first: with another one it might have to be thrown away.
+    begun = _read_state(path.with_name(path.name + ".part")).get("url")
+    for url in sorted(transfer.urls(file), key=lambda url: url != begun):
         try:
             return _from_server(url, file, path, transfer, sha256), url
         except (OSError, http.client.HTTPException, ValueError) as error:

@@ -170,6 +170,21 @@ def test_a_mirror_continues_what_another_began_only_with_a_known_hash(server, pa
         assert path.read_bytes() == DATA
 
 
+@pytest.mark.parametrize("sha256", [None, SHA256])
+def test_the_server_of_the_beginning_is_asked_first(server, path, sha256):
+    """What the second one sent is continued, although the first one is back meanwhile."""
+    server.files["b/gnd.pkl"] = DATA
+    server.cuts["b/gnd.pkl"] = [400_000, 0]
+    bases = [f"{server.base}/a", f"{server.base}/b"]
+    with pytest.raises(OSError, match="cut"):
+        download(remote(*bases), path, Transfer(n_retries=0, delay=0.0, progress=False), sha256)
+    server.files["a/gnd.pkl"] = DATA
+    server.log.clear()
+    assert download(remote(*bases), path, PATIENT, sha256)[1] == f"{server.base}/b/gnd.pkl"
+    assert [entry[:2] for entry in server.log] == [("b/gnd.pkl", "bytes=400000-")]
+    assert path.read_bytes() == DATA
+
+
 def test_overload_is_waited_for_and_absence_is_not(server, path):
     server.files["gnd.pkl"] = DATA
     server.statuses["gnd.pkl"] = [503, 429]
