@@ -122,6 +122,7 @@ def test_whitening_is_chosen():
     assert isinstance(recipes.crow(whitening="learned").named_steps["whitening"], LearnedWhitening)
     assert "whitening" not in recipes.crow(whitening=None).named_steps
     assert recipes.spoc().named_steps["whitening"].n_components == 256
+    assert recipes.spoc(n_components=None).named_steps["whitening"].n_components is None
     pca = recipes.gem(whitening=PCA(3, whiten=True)).named_steps["whitening"]
     assert isinstance(pca, PCA)
     with pytest.raises(ValueError, match="whitening must be 'pca', 'learned'"):

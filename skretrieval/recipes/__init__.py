@@ -21,7 +21,7 @@ whitening : {"pca", "learned"}, transformer or None
     in ``fit``. Whitening wants more photographs than dimensions: with fewer, None serves better.
 
 n_components : int or None
-    Dimensions kept by "pca" or "learned"; None keeps all, unless the method has a number of its own.
+    Dimensions kept by "pca" or "learned". Not given, it is the method's own number, if it has one; None keeps all.
 
 expand : int or None
     Query expansion with that many neighbours.
