@@ -162,7 +162,7 @@ def measure(name: str, extractor, images, labels: np.ndarray) -> list[float]:
     start = time.perf_counter()
     descriptors = plain[:-1].transform(held)
     pooling = 1000 * (time.perf_counter() - start) / len(maps)
-    expanded = QueryExpansion(plain[-1], N_EXPAND, exclude_self=True)
+    expanded = QueryExpansion(plain[-1], N_EXPAND, include_query=not whitens_anyway, exclude_self=True)
     whitened = (
         float("nan") if selects else score_halves(build(name, extractor, whitening="pca"), maps, labels)
     )
@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=os.environ.get("SKRETRIEVAL_ASSETS"))
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--only", nargs="*", help="recipes to measure; all")
+    parser.add_argument("--networks", nargs="*", help="names of the weight files to measure; all")
     parser.add_argument("--cache", default=None, help="keep the maps here between runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.md"))
     options = parser.parse_args()
@@ -252,14 +253,17 @@ def main() -> None:
         f"{torch.get_num_threads()} threads.",
         "",
         "mAP: each photograph queries all others, nothing whitened; codebooks, parts and selected features are "
-        f"learned on the same photographs. QE: average of the query and {N_EXPAND} neighbours. Halves: learned on "
-        "one half of the objects, scored within the other, first without whitening, then with PCA-whitening (to the "
+        f"learned on the same photographs. QE: average of the query and {N_EXPAND} neighbours "
+        "(of the neighbours alone for regional_second_order, as published). Halves: learned on one half of "
+        "the objects, scored within the other, first without whitening, then with PCA-whitening (to the "
         "recipe's number of dimensions, or the rank of 79 photographs). regional_second_order always whitens, "
         f"multi_resolution_pfa never does. bow_cnn has {N_WORDS} words. Times per photograph: the network "
         "(12 photographs, uncached), and everything from maps to descriptors.",
     ]
     results = {}
     for path in sorted((assets / "weights").glob("*.pth")):
+        if options.networks and path.stem not in options.networks:
+            continue
         added, results[path.stem] = table(path.stem, str(path), photographs.images, labels, options)
         lines += added
     lines += claims(results)
