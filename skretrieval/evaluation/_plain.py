@@ -13,8 +13,14 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 
-# What a file may name without being trusted explicitly: importing anything else runs code that the file chose.
+# What a file may name without being trusted explicitly. Of scikit-learn and of these packages estimators, which do
+# nothing when they are made; of these packages public functions and classes too. What downloads, reads or writes files
+# of the caller's choice (data sets, commands, pages of results) is not among them.
 _PACKAGES = ("skretrieval", "sklearn")
+_CALLABLE = tuple(
+    f"skretrieval.{package}"
+    for package in ("extraction", "pooling", "postprocessing", "retrieval", "metrics", "model_selection")
+)
 _LARGEST_ARRAY = 10_000
 _ELSEWHERE = ("memory", "verbose")  # parameters that change no result and do not travel
 
@@ -94,7 +100,8 @@ def from_plain(plain: Any, trusted: Collection[str] = ()) -> Any:
     plain : None, bool, number, str, list or dict
         Plain values.
     trusted : collection of str
-        Full names outside skretrieval and scikit-learn that may be imported and called.
+        Full names that may be imported and called besides the estimators of scikit-learn and skretrieval, and the
+        public functions and classes of skretrieval's stages.
 
     Returns
     -------
@@ -104,7 +111,8 @@ def from_plain(plain: Any, trusted: Collection[str] = ()) -> Any:
     Raises
     ------
     ValueError
-        If something is named that is not trusted, does not exist, or is no estimator where one must be.
+        If something is named that is not trusted, does not exist, or is no estimator where one must be; or if a
+        parameter is given that never travels, such as `memory`, where files would be written.
     """
     if isinstance(plain, list):
         return [from_plain(item, trusted) for item in plain]
@@ -123,6 +131,9 @@ def from_plain(plain: Any, trusted: Collection[str] = ()) -> Any:
         kind = _find(plain["estimator"], trusted)
         if not (isinstance(kind, type) and issubclass(kind, BaseEstimator)):
             raise ValueError(f"{plain['estimator']} is no estimator")
+        local = sorted(set(plain["params"]) & set(_ELSEWHERE))
+        if local:
+            raise ValueError(f"{plain['estimator']}: {', '.join(local)} cannot come from a file")
         return kind(**{name: from_plain(item, trusted) for name, item in plain["params"].items()})
     if "partial" in plain:
         keywords = {name: from_plain(item, trusted) for name, item in plain["keywords"].items()}
@@ -145,17 +156,30 @@ def _name(thing: Any) -> str:
 
 def _find(name: str, trusted: Collection[str]) -> Any:
     """Import what a name stands for, if it is trusted and defined (not merely imported) by who is trusted."""
-    if name.split(".")[0] not in _PACKAGES and name not in trusted:
-        raise ValueError(
-            f"{name} is not of {' or '.join(_PACKAGES)}: name it in `trusted` if you trust the file"
-        )
+    advice = "name it in `trusted` if you trust the file"
+    parts = str(name).split(".")
+    if name not in trusted and (parts[0] not in _PACKAGES or any(part.startswith("__") for part in parts)):
+        raise ValueError(f"{name} is not of {' or '.join(_PACKAGES)}: {advice}")
+    if name not in trusted and parts[0] == "skretrieval" and not _within(name, _CALLABLE):
+        raise ValueError(f"{name} is not of the stages of a Pipeline: {advice}")
     try:
         found = _get(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{name} cannot be found: {error}") from error
-    if name not in trusted and str(getattr(found, "__module__", "")).split(".")[0] not in _PACKAGES:
+    if name in trusted:
+        return found
+    home = str(getattr(found, "__module__", ""))
+    if home.split(".")[0] not in _PACKAGES:
         raise ValueError(f"{name} is not of {' or '.join(_PACKAGES)}, which only imports it")
+    if isinstance(found, type) and issubclass(found, BaseEstimator):
+        return found
+    if not _within(home, _CALLABLE) or any(part.startswith("_") for part in parts):
+        raise ValueError(f"{name} is not an estimator, nor public in a stage of a Pipeline: {advice}")
     return found
+
+
+def _within(name: str, packages: Collection[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def _get(name: str) -> Any:

@@ -14,6 +14,9 @@ from ._plain import from_plain
 from ._results import Comparison, Evaluation, read_records
 from ._workspace import Workspace
 
+#: What a result may ask of the function that fetches a collection: what is in it, not where it comes from.
+_OPTIONS = {"drop_corrupt", "upright", "database", "queries"}
+
 
 def rerun(
     source: Any,
@@ -109,6 +112,9 @@ def _reload_one(
     if place is None:
         place = source["name"] if "name" in source else f"folder:{source['folder']}"
         options = source.get("options")
+        foreign = sorted(set(options or ()) - _OPTIONS)
+        if foreign:
+            raise ValueError(f"{part}: {', '.join(foreign)} cannot come from a result")
     loaded, _ = load(place, data_home, download, options)
     if loaded.digest() != summary["hash"]:
         raise ValueError(

@@ -149,6 +149,62 @@ def test_a_file_names_only_what_is_trusted(folder, extractor, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "sklearn.datasets.fetch_file",
+        "sklearn.datasets.load_files",
+        "sklearn.datasets.dump_svmlight_file",
+        "sklearn.utils.estimator_html_repr",
+        "skretrieval.datasets.load_image_folder",
+        "skretrieval.datasets.fetch_oxford5k",
+        "skretrieval.evaluation.rerun",
+        "skretrieval.evaluation.reproduce",
+        "skretrieval.cli.app",
+        "skretrieval.cli.__main__.app",
+        "skretrieval.inspection.results_page",
+        "skretrieval.extraction._backbones.build_module",
+    ],
+)
+def test_a_file_calls_no_function_that_reads_or_writes_files(name):
+    with pytest.raises(ValueError, match="name it in `trusted`"):
+        from_plain({"partial": {"name": name}, "args": [], "keywords": {}})
+    with pytest.raises(ValueError, match="name it in `trusted`"):
+        from_plain({"name": name})
+
+
+def test_a_hostile_file_writes_nothing(tmp_path, folder, extractor):
+    """A function of scikit-learn that copies files would be called as the network is built."""
+    path = tmp_path / "result.json"
+    evaluate(recipes.mac(extractor=extractor, whitening=None), folder).to_json(path)
+    source, place = tmp_path / "payload", tmp_path / "victim"
+    source.write_text("anything")
+    arguments = [source.as_uri(), str(place)]
+    hostile = {"partial": {"name": "sklearn.datasets.fetch_file"}, "args": arguments, "keywords": {}}
+    content = json.loads(path.read_text())
+    steps = content["evaluations"][0]["pipeline"]["steps"]["params"]["steps"]
+    steps[0]["tuple"][1]["params"]["backbone"] = hostile
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"fetch_file .* name it in `trusted`"):
+        rerun(path)
+    assert not place.exists()
+
+
+def test_a_file_does_not_say_where_collections_come_from(folder, extractor, tmp_path):
+    record = evaluate(recipes.mac(extractor=extractor, whitening=None), folder).record
+    for options in ({"mirrors": "http://127.0.0.1:9/"}, {"data_home": str(tmp_path)}):
+        record["dataset"]["source"] = {"name": "oxford5k", "options": options}
+        with pytest.raises(ValueError, match=f"{next(iter(options))} cannot come from a result"):
+            rerun(Evaluation(record), download=True, trusted=TRUSTED)
+
+
+def test_a_file_does_not_say_where_maps_are_kept(tmp_path):
+    plain = to_plain(ConvKernelExtractor(random_state=0))
+    plain["params"]["memory"] = str(tmp_path / "anywhere")
+    with pytest.raises(ValueError, match="memory cannot come from a file"):
+        from_plain(plain)
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         ("", "no JSON"),
