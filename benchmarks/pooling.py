@@ -280,7 +280,7 @@ def main():
         lines += [*threads_table(arguments.seconds), ""]
     print("\n".join(lines))
     if arguments.output:
-        arguments.output.write_text("\n".join(lines))
+        arguments.output.write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -190,9 +190,9 @@ def saliency_from(
         selected[empty] = _combined(maps[empty], weights[empty], every)
     map_ = l2(selected.flatten(1)).view_as(selected).sqrt()  # eq 19
     low, high = map_.amin(dim=(1, 2), keepdim=True), map_.amax(dim=(1, 2), keepdim=True)
-    span = torch.where(high - low > _ROUND_OFF * high, high - low, 0)
-    grey = torch.where(span > 0, 255 * (map_ - low) / torch.where(span > 0, span, 1), 0)  # eq 20
-    contrast = global_contrast(grey.flatten(1)).view_as(grey)  # eq 21
+    # eqs 20 and 21: the contrast of 255 (M - min) / (max - min) is that of M, stretched
+    stretch = torch.where(high - low > _ROUND_OFF * high, 255 / (high - low), 0)
+    contrast = stretch * global_contrast(map_.flatten(1)).view_as(map_)
     return (map_ + rho * _normalised(contrast, saliency_norm)).to(maps.dtype)  # eq 22
 
 
