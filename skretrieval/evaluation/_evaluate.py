@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import joblib
@@ -21,7 +21,7 @@ from .._version import __version__
 from ._photo_set import ENLARGED, SIBLINGS, PhotoSet, enlarge, load_photo_set
 from ._plain import NotPlainError, to_plain
 from ._results import Comparison, Evaluation
-from ._workspace import Workspace, device_of, split
+from ._workspace import Run, Workspace, device_of, split, workspace_for
 
 
 def evaluate(
@@ -89,7 +89,8 @@ def evaluate(
         Whether to download what is missing of them.
 
     memory : str, path or joblib.Memory, default=None
-        Where the extractor keeps the maps of each photograph.
+        Where the extractor keeps the maps of each photograph. None: photographs that a step learns from in several
+        passes have their maps in a temporary folder meanwhile, so that each goes through the network once.
 
     random_state : int, default=0
         Given to every step whose `random_state` is None, so that the result can be rerun.
@@ -142,25 +143,88 @@ def evaluate(
     """
     split(pipeline)
     settings = seeded(clone(pipeline), random_state)
+    task = prepare(
+        dataset,
+        whitening_set=whitening_set,
+        whitening_pairs=whitening_pairs,
+        distractors=distractors,
+        crop_queries=crop_queries,
+        query_params=query_params,
+        protocol_params=protocol_params,
+        options=options,
+        data_home=data_home,
+        download=download,
+    )
+    twice = bool(query_params) and task.whole.queries is None  # gallery items are described for queries again
+    given = workspace_for([settings], memory, verbose, twice) if workspace is None else nullcontext(workspace)
+    with given as used:
+        overlap = used.overlap(task.photographs, task.learning)
+        run = used.run(
+            settings,
+            task.whole,
+            task.learning,
+            pairs=whitening_pairs,
+            query_params=query_params,
+            protocol_params=protocol_params,
+        )
+    return task.evaluation(settings, run, name, overlap)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is evaluated on: a collection, its distractors, what to learn from, and the choices."""
+
+    photographs: PhotoSet
+    whole: PhotoSet  # with the distractors, and queries as they are asked
+    learning: PhotoSet | None
+    added: list[PhotoSet]
+    choices: dict[str, Any]
+
+    def evaluation(self, settings: Pipeline, run: Run, name: str | None, overlap: int | None) -> Evaluation:
+        """Write down what a Pipeline did, and everything that it depends on."""
+        record = {
+            "name": name or "pipeline",
+            "pipeline": _pipeline_record(settings),
+            "dataset": {**self.photographs.summary(), "n_images": len(self.whole.images)},
+            "whitening_set": None if self.learning is None else self.learning.summary(),
+            "overlap": overlap,
+            "distractors": [more.summary() for more in self.added],
+            "options": to_plain(self.choices),
+            "dimension": run.dimension,
+            **device_of(run.pipeline),
+            "versions": versions(),
+            "failed": {
+                part: {str(place): why for place, why in found.items()} for part, found in run.failed.items()
+            },
+            "seconds": run.seconds,
+            "metrics": run.metrics,
+            "per_query": {metric: _plain_values(values) for metric, values in run.per_query.items()},
+        }
+        return Evaluation(record, run.pipeline)
+
+
+def prepare(
+    dataset: Any,
+    *,
+    whitening_set: Any = None,
+    whitening_pairs: Any = None,
+    distractors: Any = None,
+    crop_queries: bool = True,
+    query_params: Mapping[str, Any] | None = None,
+    protocol_params: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    data_home: Any = None,
+    download: bool = False,
+) -> Task:
+    """Load what an evaluation takes; the arguments are those of ``evaluate``."""
     photographs, base_name = load(dataset, data_home, download, options)
     if photographs.n_queries == 0:
         raise ValueError(f"{photographs.name} has neither queries nor labels: nothing can be scored")
     asked = photographs if crop_queries else photographs.uncropped()
     added = [_load_one(more, data_home, download) for more in as_list(distractors)]
-    whole = enlarge(asked, added) if added else asked
     learning = _learning_set(whitening_set, base_name, data_home, download)
     if whitening_pairs is not None and learning is None:
         raise ValueError("whitening_pairs are photographs of a whitening_set, and none is given")
-    workspace = workspace or Workspace(memory, verbose)
-    overlap = workspace.overlap(photographs, learning)
-    run = workspace.run(
-        settings,
-        whole,
-        learning,
-        pairs=whitening_pairs,
-        query_params=query_params,
-        protocol_params=protocol_params,
-    )
     choices = {
         "crop_queries": crop_queries,
         "query_params": dict(query_params or {}),
@@ -169,25 +233,7 @@ def evaluate(
         if whitening_pairs is None
         else [np.asarray(side).tolist() for side in whitening_pairs],
     }
-    record = {
-        "name": name or "pipeline",
-        "pipeline": _pipeline_record(settings),
-        "dataset": {**photographs.summary(), "n_images": len(whole.images)},
-        "whitening_set": None if learning is None else learning.summary(),
-        "overlap": overlap,
-        "distractors": [more.summary() for more in added],
-        "options": to_plain(choices),
-        "dimension": run.dimension,
-        **device_of(run.pipeline),
-        "versions": versions(),
-        "failed": {
-            part: {str(place): why for place, why in found.items()} for part, found in run.failed.items()
-        },
-        "seconds": run.seconds,
-        "metrics": run.metrics,
-        "per_query": {metric: _plain_values(values) for metric, values in run.per_query.items()},
-    }
-    return Evaluation(record, run.pipeline)
+    return Task(photographs, enlarge(asked, added) if added else asked, learning, added, choices)
 
 
 def compare(
@@ -231,8 +277,8 @@ def compare(
     """
     if not pipelines:
         raise ValueError("There is no Pipeline to compare")
-    with shared_maps(pipelines.values(), memory) as folder:
-        workspace = Workspace(folder, options.get("verbose", False))
+    twice = bool(options.get("query_params"))
+    with workspace_for(pipelines.values(), memory, options.get("verbose", False), twice) as workspace:
         return Comparison(
             [
                 evaluate(pipeline, dataset, name=name, workspace=workspace, **options)
@@ -291,17 +337,6 @@ def _pipeline_record(pipeline: Pipeline) -> dict[str, Any]:
         return {"steps": to_plain(pipeline)}
     except NotPlainError as error:
         return {"text": repr(pipeline), "why_not_rerunnable": str(error)}
-
-
-@contextmanager
-def shared_maps(pipelines: Any, memory: Any):
-    """Give the place of the maps: the one given, or a temporary folder where several Pipelines share an extractor."""
-    fronts = [str(pipeline.steps[0][1]) for pipeline in pipelines if hasattr(pipeline.steps[0][1], "memory")]
-    if memory is not None or len(fronts) == len(set(fronts)):
-        yield memory
-        return
-    with tempfile.TemporaryDirectory(prefix="skretrieval-maps-") as folder:
-        yield folder
 
 
 def versions() -> dict[str, str]:

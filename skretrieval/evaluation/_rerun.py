@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ._evaluate import as_list, evaluate, load, shared_maps
+from ._evaluate import as_list, evaluate, load
 from ._photo_set import PhotoSet
 from ._plain import from_plain
 from ._results import Comparison, Evaluation, read_records
-from ._workspace import Workspace
+from ._workspace import workspace_for
 
 #: What a result may ask of the function that fetches a collection: what is in it, not where it comes from.
 _OPTIONS = {"drop_corrupt", "upright", "database", "queries"}
@@ -64,8 +64,8 @@ def rerun(
     given = {"dataset": dataset, "whitening_set": whitening_set, "distractors": distractors}
     pipelines = [_rebuild(record, weights, trusted) for record in records]
     found = []
-    with shared_maps(pipelines, memory) as folder:
-        workspace = Workspace(folder, verbose)
+    twice = any(from_plain(record["options"])["query_params"] for record in records)
+    with workspace_for(pipelines, memory, verbose, twice) as workspace:
         for record, pipeline in zip(records, pipelines, strict=True):
             sets = {part: _reload(record, part, given[part], data_home, download) for part in given}
             choices = from_plain(record["options"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +18,11 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from ..extraction import FeatureMaps
-from ..metrics import evaluate as score_rankings
-from ..metrics import standard_error
 from ..model_selection import warn_if_overlapping
 from ..postprocessing import DatabaseAugmentation
-from ..retrieval._base import RetrieverMixin
 from ._photo_set import PhotoSet
 from ._plain import NotPlainError, to_plain
-
-_BLOCK = 2**22  # ranks held at a time: 32 MB of indices, and as much again while they are scored
-_UKBENCH_DEPTH = 4
-KAPPAS = (1, 5, 10)
+from ._rank import rank, take
 
 
 @dataclass
@@ -47,13 +42,17 @@ class _Front:
     """A fitted extractor and pooler, or whatever turns items into descriptors."""
 
     steps: list[tuple[str, Any]]
-    key: str | None  # None: not to be shared
+    settings: str | None = None  # as text; None: not to be shared
+    key: str | None = None  # of the settings and what was learned from
     learned: Any = None  # descriptors of what was learned from
     failed: dict[int, str] = field(default_factory=dict)
 
 
 class Workspace:
     """Runs Pipelines; maps of photographs are extracted once, descriptors pooled once for each pooler.
+
+    Where no place is given for the maps, a temporary folder holds those that one pooler takes twice, as one that
+    learns does.
 
     Parameters
     ----------
@@ -70,6 +69,14 @@ class Workspace:
         self._fronts: dict[str, _Front] = {}
         self._described: dict[tuple[str, ...], tuple[Any, dict[int, str]]] = {}
         self._overlaps: dict[tuple[str, str], int] = {}
+        self._lent: list[Any] | None = None  # extractors that use a temporary folder, where it is one
+
+    def forget(self, pipeline: Pipeline) -> None:
+        """Drop the descriptors that the extractor and pooler of a Pipeline gave."""
+        key = _front_key(split(pipeline)[0])
+        if key is not None:
+            self._fronts = {name: front for name, front in self._fronts.items() if front.settings != key}
+            self._described = {name: kept for name, kept in self._described.items() if name[0] != key}
 
     def run(
         self,
@@ -111,7 +118,7 @@ class Workspace:
         fitted, descriptors = self._fit_rest(rest, front.learned, labels, pairs)
         failed = {"whitening": front.failed} if not here else {}
         if here:
-            gallery, failed["gallery"] = descriptors, front.failed
+            raw, gallery, failed["gallery"] = front.learned, descriptors, front.failed
         else:
             raw, failed["gallery"] = self._describe(front, photographs.images, photographs.digest())
             gallery = _through(fitted, raw)
@@ -120,27 +127,21 @@ class Workspace:
             for (name, step), (_, given) in zip(fitted, rest, strict=True)
         ]
         gallery = _fit_augmentations(fitted, rest, gallery)
-        queries, failed["queries"] = self._queries(front, fitted, photographs, gallery, query_params)
+        queries, failed["queries"] = self._queries(front, fitted, photographs, raw, gallery, query_params)
         described = time.perf_counter()
         index = clone(retriever).fit(gallery)
         metrics, per_query = rank(index, queries, photographs, dict(protocol_params or {}))
-        frozen = [
-            (
-                name,
-                step
-                if step == "passthrough" or isinstance(step, DatabaseAugmentation)
-                else FrozenEstimator(step),
-            )
-            for name, step in [*front.steps, *fitted]
-        ]
-        whole = Pipeline([*frozen, (pipeline.steps[-1][0], index)])
+        whole = frozen([*front.steps, *fitted, (pipeline.steps[-1][0], index)])
         seconds = {"describe": described - began, "search": time.perf_counter() - described}
         return Run(whole, metrics, per_query, failed, _dimension(gallery), seconds)
 
-    def overlap(self, photographs: PhotoSet, learning: PhotoSet | None) -> int:
-        """Count the test photographs and queries that are learned from, and warn of them, once."""
+    def overlap(self, photographs: PhotoSet, learning: PhotoSet | None) -> int | None:
+        """Count the test photographs and queries that are learned from, and warn of them, once.
+
+        None where the gallery itself is learned from.
+        """
         if learning is None:
-            return 0
+            return None
         key = (photographs.digest(), learning.digest())
         if key not in self._overlaps:
             tested, queries = photographs.images, photographs.queries
@@ -154,24 +155,25 @@ class Workspace:
     # ------------------------------------------------------------------ photographs to raw descriptors
     def _fit_front(self, steps: list[tuple[str, Any]], source: PhotoSet) -> _Front:
         if not steps:
-            return _Front([], None, source.images)
-        try:
-            key = json.dumps([[to_plain(step) for _, step in steps], source.digest()])
-        except NotPlainError:
-            key = None
+            return _Front([], learned=source.images)
+        settings = _front_key(steps)
+        key = None if settings is None else f"{settings} {source.digest()}"
         if key is not None and key in self._fronts:
             return self._fronts[key]
         (extractor_name, extractor), (pooler_name, pooler) = steps
-        extractor = self._fit_extractor(extractor, source)
-        maps = _maps(extractor, source.images)
+        extractor = self.fit_extractor(extractor, source)
         pooler = clone(pooler)
-        learned = pooler.fit_transform(maps)
-        front = _Front([(extractor_name, extractor), (pooler_name, pooler)], key, learned, _failures(maps))
+        # Poolers that learn take the maps more than once; of those of other packages it is not known.
+        with _kept_for_now(extractor if getattr(pooler, "_learns", True) else None):
+            maps = _maps(extractor, source.images)
+            learned = pooler.fit_transform(maps)
+        fitted = [(extractor_name, extractor), (pooler_name, pooler)]
+        front = _Front(fitted, settings, key, learned, failures(maps))
         if key is not None:
             self._fronts[key] = front
         return front
 
-    def _fit_extractor(self, extractor: Any, source: PhotoSet) -> Any:
+    def fit_extractor(self, extractor: Any, source: PhotoSet) -> Any:
         """Fit an extractor, or return one that was fitted with the same settings on the same photographs."""
         if isinstance(extractor, str):
             return extractor
@@ -181,8 +183,12 @@ class Workspace:
             key = None
         if key is None or key not in self._extractors:
             fitted = clone(extractor)
-            wanted = {"memory": self.memory} if self.memory is not None else {}
-            fitted.set_params(**wanted, verbose=self.verbose or fitted.get_params()["verbose"])
+            usual = fitted.get_params()
+            fitted.set_params(verbose=self.verbose or usual["verbose"])
+            if self.memory is not None and (self._lent is None or usual["memory"] is None):
+                fitted.set_params(memory=self.memory)
+                if self._lent is not None:
+                    self._lent.append(fitted)
             fitted.fit(source.images)
             if key is None:
                 return fitted
@@ -196,18 +202,20 @@ class Workspace:
         if not front.steps:
             return items, {}
         params = dict(params or {})
-        key = None if front.key is None else (front.key, digest, json.dumps(to_plain(params)))
+        key = None
+        if front.settings is not None and front.key is not None:
+            key = (front.settings, front.key, digest, json.dumps(to_plain(params)))
         if key is not None and key in self._described:
             return self._described[key]
         (_, extractor), _ = front.steps
         with changed(Pipeline(front.steps), params):
             maps = _maps(extractor, items)
-            result = front.steps[1][1].transform(maps), _failures(maps)
+            result = front.steps[1][1].transform(maps), failures(maps)
         if key is not None:
             self._described[key] = result
         return result
 
-    def _queries(self, front, fitted, photographs, gallery, query_params) -> tuple[Any, dict[int, str]]:
+    def _queries(self, front, fitted, photographs, raw, gallery, query_params) -> tuple[Any, dict[int, str]]:
         """Describe the queries; those that are gallery items as they stand are not described again."""
         query_params = dict(query_params or {})
         names = {name for name, _ in front.steps}
@@ -216,9 +224,12 @@ class Workspace:
         items, kind = photographs.queries, "queries"
         if items is None:
             if not query_params:
-                return _take(gallery, photographs.query_indices), {}
+                return take(gallery, photographs.query_indices), {}
             items, kind = [photographs.images[i] for i in photographs.query_indices], "own"
-        raw, failed = self._describe(front, items, f"{photographs.digest()}-{kind}", for_front)
+        if kind == "own" and not for_front:
+            raw, failed = take(raw, photographs.query_indices), {}
+        else:
+            raw, failed = self._describe(front, items, f"{photographs.digest()}-{kind}", for_front)
         with changed(Pipeline(fitted or [("none", "passthrough")]), for_rest):
             return _through(fitted, raw), failed
 
@@ -268,6 +279,72 @@ def split(pipeline: Pipeline) -> tuple[list, list, Any]:
     return steps[:cut], steps[cut:], retriever
 
 
+def frozen(steps: list[tuple[str, Any]]) -> Pipeline:
+    """Put fitted steps together, so that ``fit`` indexes another gallery without learning anew."""
+    *before, last = steps
+    held = [
+        (
+            name,
+            step
+            if step == "passthrough" or isinstance(step, DatabaseAugmentation)
+            else FrozenEstimator(step),
+        )
+        for name, step in before
+    ]
+    return Pipeline([*held, last])
+
+
+def _front_key(steps: list[tuple[str, Any]]) -> str | None:
+    try:
+        return json.dumps([to_plain(step) for _, step in steps])
+    except NotPlainError:
+        return None
+
+
+@contextmanager
+def workspace_for(
+    pipelines: Iterable[Pipeline], memory: Any = None, verbose: bool = False, temporary: bool = False
+) -> Iterator[Workspace]:
+    """Give a Workspace for some Pipelines.
+
+    The maps are kept where it is asked for; else in a temporary folder, if several Pipelines share an extractor or
+    `temporary` asks for it.
+    """
+    if memory is not None:
+        yield Workspace(memory, verbose)
+        return
+    fronts = [str(pipeline.steps[0][1]) for pipeline in pipelines if hasattr(pipeline.steps[0][1], "memory")]
+    if not temporary and len(fronts) == len(set(fronts)):
+        yield Workspace(None, verbose)
+        return
+    with tempfile.TemporaryDirectory(prefix="skretrieval-maps-") as folder:
+        workspace = Workspace(folder, verbose)
+        workspace._lent = []
+        try:
+            yield workspace
+        finally:
+            for extractor in workspace._lent:
+                extractor.set_params(memory=None)
+
+
+@contextmanager
+def _kept_for_now(extractor: Any) -> Iterator[None]:
+    """Keep the maps of an extractor in a temporary folder for now, if they are kept nowhere."""
+    if (
+        extractor is None
+        or isinstance(extractor, str)
+        or extractor.get_params().get("memory", "") is not None
+    ):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="skretrieval-maps-") as folder:
+        extractor.set_params(memory=folder)
+        try:
+            yield
+        finally:
+            extractor.set_params(memory=None)
+
+
 @contextmanager
 def changed(pipeline: Pipeline, params: Mapping[str, Any]) -> Iterator[None]:
     """Set parameters of a fitted Pipeline for now."""
@@ -282,76 +359,12 @@ def changed(pipeline: Pipeline, params: Mapping[str, Any]) -> Iterator[None]:
         pipeline.set_params(**usual)
 
 
-def rank(
-    index: Any, queries: Any, photographs: PhotoSet, params: dict[str, Any]
-) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """Rank the gallery for each query and score, a block of queries at a time.
-
-    Returns
-    -------
-    metrics : dict of dict
-        For each figure its ``mean``, and ``standard_error`` and ``n_queries`` where it is a mean of average
-        precisions (or of N-S).
-    per_query : dict of ndarray of shape (n_queries,)
-        The figures of each query, NaN where it has no positive.
-    """
-    n, protocol = index.n_samples_fit_, photographs.protocol
-    depth, step = n, max(1, _BLOCK // n)
-    truth = photographs.ground_truth
-    own = photographs.query_indices if photographs.queries is None else None
-    n_queries = photographs.n_queries
-    if protocol == "ukbench":
-        depth, step = min(n, _UKBENCH_DEPTH), n_queries
-        params.setdefault("queries", "all" if n_queries == len(truth) else "first")
-    else:
-        params.setdefault("kappas", KAPPAS)
-    blocks: list[tuple[int, dict[str, dict[str, Any]]]] = []
-    for start in range(0, n_queries, step):
-        stop = min(start + step, n_queries)
-        part_own = None if own is None else own[start:stop]
-        ranks = _search(index, _take(queries, slice(start, stop)), depth, part_own)
-        part = truth if protocol == "ukbench" else truth[start:stop]
-        blocks.append((stop - start, score_rankings(ranks, part, protocol, **params)))
-    return _joined([figures for _, figures in blocks], protocol, params)
-
-
-def _joined(blocks: list[dict[str, dict[str, Any]]], protocol: str, params: dict[str, Any]):
-    """Put the figures of all blocks together."""
-    metrics: dict[str, dict[str, Any]] = {}
-    per_query: dict[str, np.ndarray] = {}
-    for level in blocks[0]:
-        prefix = f"{level}_" if protocol == "revisited" else ""
-        name = f"{level}_map" if protocol == "revisited" else level
-        values = np.concatenate([np.asarray(block[level]["per_query"], dtype=float) for block in blocks])
-        per_query[name] = values
-        defined = values[~np.isnan(values)]
-        metrics[name] = {
-            "mean": float(defined.mean()) if defined.size else float("nan"),
-            "standard_error": standard_error(values),
-            "n_queries": int(defined.size),
-        }
-        counts = np.array([block[level]["n_queries"] for block in blocks])
-        used = counts > 0
-        for place, kappa in enumerate(params.get("kappas", ()) if protocol != "ukbench" else ()):
-            means = np.array([block[level]["precision_at"][place] for block in blocks])
-            mean = np.average(means[used], weights=counts[used]) if used.any() else np.nan
-            metrics[f"{prefix}p@{kappa}"] = {"mean": float(mean), "n_queries": int(defined.size)}
-    return metrics, per_query
-
-
-def _search(index: Any, queries: Any, depth: int, own: np.ndarray | None) -> np.ndarray:
-    """Rank the gallery; `own` is the gallery item that each query is, which expansion may want to leave out."""
-    if own is None or not isinstance(index, RetrieverMixin):
-        return index.kneighbors(queries, n_neighbors=depth, return_distance=False)
-    checked = index._index._check_queries(queries)
-    return index._search(checked, depth, own)[1]
-
-
 def _maps(extractor: Any, items: Any) -> Any:
     return items if isinstance(extractor, str) else extractor.transform(items)
 
 
-def _failures(maps: Any) -> dict[int, str]:
+def failures(maps: Any) -> dict[int, str]:
+    """Tell which photographs could not be read."""
     return dict(maps.failed_) if isinstance(maps, FeatureMaps) else {}
 
 
@@ -370,12 +383,6 @@ def _fit_augmentations(fitted, rest, gallery: Any) -> Any:
                 raise ValueError(f"{name}: DatabaseAugmentation belongs right before the retriever")
             gallery = step.fit_transform(gallery)
     return gallery
-
-
-def _take(descriptors: Any, which: Any) -> Any:
-    if isinstance(which, slice) or not isinstance(descriptors, list | tuple):
-        return descriptors[which]
-    return [descriptors[i] for i in which]
 
 
 def _dimension(descriptors: Any) -> int:

@@ -74,9 +74,9 @@ REVISITED = [
 @pytest.mark.parametrize("protocol", ["oxford", "revisited"])
 @pytest.mark.parametrize("block", [2**22, 1])
 def test_queries_outside_the_gallery(protocol, block, monkeypatch):
-    from skretrieval.evaluation import _workspace
+    from skretrieval.evaluation import _rank
 
-    monkeypatch.setattr(_workspace, "_BLOCK", block)
+    monkeypatch.setattr(_rank, "_BLOCK", block)
     truth = {"oxford": TRUTH, "revisited": REVISITED}[protocol]
     gallery, queries = rows(), rows(2, seed=1)
     data = Bunch(
@@ -297,6 +297,50 @@ def test_the_better_one_is_marked_only_if_it_is_significant():
     close = compare({"near": near, "full": full, "same": clone(full)}, data)
     assert close.best("map") is None
     assert "*" not in "".join(map("".join, close.table()))
+
+
+POOLERS_THAT_LEARN = {
+    "codebook": lambda extractor: recipes.vlad(extractor=extractor, n_clusters=3, whitening=None),
+    "axes": lambda extractor: recipes.rmac(extractor=extractor),
+    "regions": lambda extractor: recipes.region_integration(extractor=extractor),
+    "selection": lambda extractor: recipes.regional_second_order(
+        extractor=extractor, n_local=4, n_components=5
+    ),
+}
+
+
+@pytest.mark.parametrize("pooler", POOLERS_THAT_LEARN)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_one_pipeline_takes_each_photograph_through_the_network_once(
+    pooler, elsewhere, folder, other_folder, extractor, log
+):
+    pipeline = POOLERS_THAT_LEARN[pooler](extractor)
+    found = evaluate(pipeline, folder, whitening_set=other_folder if elsewhere else None)
+    assert log() == (30 if elsewhere else 12)
+    assert found.pipeline.named_steps["extractor"].memory is None
+    assert found.record["overlap"] == (0 if elsewhere else None)
+
+
+def test_queries_with_parameters_of_their_own_are_not_extracted_again(folder, extractor, log):
+    pipeline = recipes.gem(extractor=extractor, n_components=4)
+    usual = evaluate(pipeline, folder)
+    before = log()
+    pooled = evaluate(pipeline, folder, query_params={"pooler__p": 5})
+    assert pooled.metrics["map"] != usual.metrics["map"]
+    whitened = evaluate(pipeline, folder, query_params={"normalizer__norm": "max"})
+    assert whitened.record["options"]["dict"]["query_params"]["dict"] == {"normalizer__norm": "max"}
+    assert log() == before + 2 * 12
+    assert pooled.pipeline.named_steps["extractor"].memory is None
+
+
+def test_a_temporary_place_of_the_maps_is_not_left_in_what_is_returned(folder, extractor, tmp_path):
+    pipelines = {p: recipes.gem(extractor=extractor, whitening=None).set_params(pooler__p=p) for p in (2, 3)}
+    for one in compare(pipelines, folder):
+        assert one.pipeline.named_steps["extractor"].memory is None
+    extractor.set_params(memory=str(tmp_path / "own"))
+    own = {name: clone(pipeline).set_params(extractor=extractor) for name, pipeline in pipelines.items()}
+    for one in compare(own, folder):
+        assert one.pipeline.named_steps["extractor"].memory == str(tmp_path / "own")
 
 
 def test_photographs_that_cannot_be_read_are_reported(make_folder, extractor):
