@@ -261,8 +261,7 @@ def test_numbers_of_features_that_differ():
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_memory_stays_far_below_that_of_the_dense_gallery(metric):
-    rng = np.random.default_rng(14)
-    X = sparse.random_array((3000, 25000), density=0.002, format="csr", rng=rng, dtype=np.float32)
+    X = sparse.random(3000, 25000, density=0.002, format="csr", random_state=14, dtype=np.float32)
     tracemalloc.start()
     try:
         retriever = make(10, metric=metric).fit(X)
