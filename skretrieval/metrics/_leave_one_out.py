@@ -109,7 +109,9 @@ def _embed(estimator, X):
         if hasattr(last, "kneighbors") or isinstance(last, Pipeline):
             return _embed(last, _transform(estimator.steps[:-1], X))
         if last in (None, "passthrough") or hasattr(last, "transform"):
-            return _transform(estimator.steps, X), NearestNeighborsRetriever(metric="cosine")
+            return _transform(estimator.steps, X), NearestNeighborsRetriever(
+                metric="cosine", accept_sparse=True
+            )
         estimator = last
     if hasattr(estimator, "kneighbors"):
         return X, estimator
@@ -117,7 +119,7 @@ def _embed(estimator, X):
         raise TypeError(
             f"{type(estimator).__name__} has neither kneighbors nor transform: it yields no descriptors to search."
         )
-    return _transform([("", estimator)], X), NearestNeighborsRetriever(metric="cosine")
+    return _transform([("", estimator)], X), NearestNeighborsRetriever(metric="cosine", accept_sparse=True)
 
 
 def _transform(steps, X):

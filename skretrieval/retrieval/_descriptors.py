@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from .._linalg import l2_normalize
+from ..postprocessing._region_sets import is_region_sets, stack_region_sets
 
 
 def ragged_arange(starts, counts):
@@ -259,16 +260,6 @@ def _is_mapped(rows):
     return isinstance(rows, mmap)
 
 
-def is_region_sets(X):
-    """Whether X is a sequence of 2-D arrays, one per image, and not itself a 2-D table."""
-    if isinstance(X, np.ndarray):
-        if X.dtype != object or X.ndim != 1:
-            return False
-    elif not isinstance(X, list | tuple):
-        return False
-    return len(X) > 0 and (np.ndim(X[0]) == 2 or any(getattr(item, "ndim", 0) == 2 for item in X))
-
-
 def check_descriptors(estimator, X, *, reset, dtype=None, accept_sparse=False):
     """Validate descriptors or region sets and stack them.
 
@@ -305,7 +296,8 @@ def check_descriptors(estimator, X, *, reset, dtype=None, accept_sparse=False):
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X is empty: found 0 descriptors while a minimum of 1 is required.")
     if is_region_sets(X):
-        X, offsets = _stack_regions(estimator, X, reset)
+        expected = None if reset else estimator.n_features_in_
+        X, offsets = stack_region_sets(X, expected, type(estimator).__name__)
     rows = validate_data(
         estimator,
         X,
@@ -317,27 +309,6 @@ def check_descriptors(estimator, X, *, reset, dtype=None, accept_sparse=False):
     )
     _check_finite(rows, offsets)
     return DescriptorSet(rows, offsets)
-
-
-def _stack_regions(estimator, X, reset):
-    """Stack region sets after checking the rank, the number of regions and of features of each item."""
-    if any(sparse.issparse(item) for item in X):
-        number = next(i for i, item in enumerate(X) if sparse.issparse(item))
-        raise TypeError(f"Item {number} is sparse: the regions of an image must be a dense array.")
-    items = [np.asarray(item) for item in X]
-    for i, item in enumerate(items):
-        if item.ndim != 2:
-            raise ValueError(f"Item {i}: expected 2 dimensions (regions, features), got {item.ndim}.")
-        if len(item) == 0:
-            raise ValueError(f"Item {i} has 0 regions; every image needs at least 1.")
-    expected = items[0].shape[1] if reset else estimator.n_features_in_
-    wrong = next((i for i, item in enumerate(items) if item.shape[1] != expected), None)
-    if wrong is not None:
-        found = items[wrong].shape[1]
-        asked = "item 0 has" if reset else f"{type(estimator).__name__} is expecting"
-        raise ValueError(f"Item {wrong} has {found} features, but {asked} {expected} features.")
-    offsets = np.concatenate([[0], np.cumsum([len(item) for item in items])])
-    return np.concatenate(items), offsets
 
 
 def _check_finite(rows, offsets):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
@@ -9,7 +10,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
 from skretrieval.metrics import average_precision, leave_one_out_map
 from skretrieval.postprocessing import DatabaseAugmentation, LearnedWhitening, PCAWhitening
@@ -217,3 +218,13 @@ def test_errors():
         leave_one_out_map(make_pipeline(Normalizer(), DummyClassifier()).fit(X, y), X, y)
     with pytest.raises(ValueError, match="returned a query as its own neighbour"):
         leave_one_out_map(ReturnsItself().fit(X), X, y)
+
+
+def test_sparse_descriptors_score_as_dense_ones():
+    """What BoWPooler yields by itself, without a retriever behind it."""
+    y = np.repeat(np.arange(5), 3)
+    X = np.random.default_rng(0).random((15, 8)) + 2 * np.eye(8)[y]
+    X[X < 0.5] = 0
+    dense = leave_one_out_map(FunctionTransformer().fit(X), X, y)
+    assert dense > 0.5
+    assert leave_one_out_map(FunctionTransformer(csr_matrix).fit(X), X, y) == dense
