@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from ._results import Evaluation, aligned
+from ._results import Evaluation, aligned, finite
 from ._tables import Sweep
 
 _SHOWN = 3  # figures of a method that are printed; the JSON has all
@@ -118,7 +118,7 @@ class FolderReproduction:
             "notes": self.notes,
             "evaluations": [json.loads(one.to_json())["evaluations"][0] for one in self.evaluations],
         }
-        text = json.dumps(content, indent=1, ensure_ascii=False)
+        text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from ._folder_results import FolderReproduction, FolderRow, FolderSweep
 from ._photo_set import PhotoSet, load_photo_set
 from ._plain import to_plain
 from ._tables import paper_sweeps, paper_tables
-from ._workspace import Workspace
+from ._workspace import workspace_for
 
 #: Methods that take minutes for a hundred photographs, and how they come by that.
 SLOW = {"mop_cnn": "about 60 runs of the network per photograph"}
@@ -91,7 +90,7 @@ def reproduce_on_folder(
         f"{photographs.name}: {len(photographs.images)} photographs, {network}, longest side {size}"
     )
     adapt = Adapter(photographs, halves, backbone, weights, image_size, result.notes)
-    with _kept(memory) as place, _noted(result.notes):
+    with workspace_for((), memory, verbose, temporary=True) as workspace, _noted(result.notes):
         if tables:
             rows = [row for row in printed if methods is None or row.recipe in methods]
             _run_tables(
@@ -100,12 +99,12 @@ def reproduce_on_folder(
                 slow,
                 adapt,
                 [subset(photographs, half) for half in halves],
-                Workspace(place, verbose),
+                workspace,
                 say,
             )
         if sweeps:
             chosen = [sweep for sweep in varied if methods is None or sweep.recipe in methods]
-            _run_sweeps(result, chosen, adapt, photographs, halves, place, say)
+            _run_sweeps(result, chosen, adapt, photographs, halves, workspace, say)
     return result
 
 
@@ -150,7 +149,7 @@ def _on_halves(pipeline, name, halves, workspace) -> tuple[float, float, list]:
     return float(np.nanmean(values)), standard_error(values), found
 
 
-def _run_sweeps(result, sweeps, adapt, photographs: PhotoSet, halves, memory, say) -> None:
+def _run_sweeps(result, sweeps, adapt, photographs: PhotoSet, halves, workspace, say) -> None:
     """Search each grid over maps that are extracted once."""
     done: dict[str, tuple[list[float], list[float]]] = {}
     labels = np.asarray(photographs.labels)
@@ -164,20 +163,24 @@ def _run_sweeps(result, sweeps, adapt, photographs: PhotoSet, halves, memory, sa
             continue
         key = json.dumps([to_plain(pipeline), sweep.argument, to_plain(list(sweep.points))])
         if key not in done:
-            front = pipeline.named_steps["extractor"].set_params(memory=memory)
-            maps = front.fit(photographs.images).transform(photographs.images)
-            grid = GridSearchCV(
-                pipeline.set_params(extractor="passthrough"),
-                {sweep.argument: list(sweep.points)},
-                scoring=leave_one_out_map,
-                cv=folds,
-                refit=False,
-                error_score="raise",
-            ).fit(maps, labels)
-            done[key] = (
-                grid.cv_results_["mean_test_score"].tolist(),
-                grid.cv_results_["std_test_score"].tolist(),
-            )
+            front = pipeline.named_steps["extractor"]
+            pipeline.set_params(extractor="passthrough")
+            scores = []
+            for (
+                learned,
+                searched,
+            ) in folds:  # an extractor that learns does so on one half, as the other steps
+                extractor = workspace.fit_extractor(front, subset(photographs, learned))
+                grid = GridSearchCV(
+                    pipeline,
+                    {sweep.argument: list(sweep.points)},
+                    scoring=leave_one_out_map,
+                    cv=[(learned, searched)],
+                    refit=False,
+                    error_score="raise",
+                ).fit(extractor.transform(photographs.images), labels)
+                scores.append(grid.cv_results_["mean_test_score"])
+            done[key] = (np.mean(scores, axis=0).tolist(), np.std(scores, axis=0).tolist())
             say(f"{sweep}: {', '.join(f'{score:.4f}' for score in done[key][0])}")
         result.sweeps.append(FolderSweep(sweep, *done[key]))
 
@@ -185,16 +188,6 @@ def _run_sweeps(result, sweeps, adapt, photographs: PhotoSet, halves, memory, sa
 def _other_network(row: Any) -> bool:
     """Tell rows of a second network of a paper apart: one network stands for all."""
     return row.settings.get("extractor", {}).get("backbone") in ("alexnet", "resnet101")
-
-
-@contextmanager
-def _kept(memory: Any) -> Iterator[Any]:
-    """Give the place of the maps; a temporary folder where none is given."""
-    if memory is not None:
-        yield memory
-        return
-    with tempfile.TemporaryDirectory(prefix="skretrieval-maps-") as folder:
-        yield folder
 
 
 @contextmanager

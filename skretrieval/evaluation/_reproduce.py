@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -10,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sklearn.pipeline import Pipeline
+
 from ._evaluate import evaluate, load
 from ._fronts import missing_weights, stand_in
 from ._photo_set import ENLARGED, SIBLINGS
 from ._plain import to_plain
-from ._results import Evaluation, aligned
+from ._results import Evaluation, aligned, finite
+from ._sweeps import evaluate_points
 from ._tables import Sweep, TableRow, paper_sweeps, paper_tables
-from ._workspace import Workspace
+from ._workspace import Workspace, front_key, split, workspace_for
 
 NO_COUNTERPART = "no counterpart among the recipes"
 
@@ -52,7 +56,7 @@ class Reproduction:
     rows : list of Reproduced
         In the order of print.
     evaluations : list of Evaluation
-        One for each distinct Pipeline and collection; each can be rerun.
+        One for each distinct Pipeline and collection; each can be rerun. Without the fitted Pipelines.
     files : dict of str to str
         For each collection that is missing, which files it takes and where they go.
     """
@@ -111,7 +115,7 @@ class Reproduction:
             ],
             "evaluations": [json.loads(one.to_json())["evaluations"][0] for one in self.evaluations],
         }
-        text = json.dumps(content, indent=1, ensure_ascii=False)
+        text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
@@ -153,6 +157,9 @@ def reproduce(
 ) -> Reproduction:
     """Run the part of the papers' tables whose photographs and weights are here.
 
+    Parameters that were varied are a ``GridSearchCV`` over the maps with one split: what learns is fitted on the
+    whitening set, and the collection is searched and scored under its protocol.
+
     Parameters
     ----------
     papers : collection of str, default=None
@@ -172,7 +179,8 @@ def reproduce(
     image_size : int, default=None
         Longest side; None for the papers'.
     memory : path, default=None
-        Where the maps are kept.
+        Where the maps are kept; None for a temporary folder, on the disk that ``TMPDIR`` names. Each photograph goes
+        through each network once (VGG16's pool5 of a photograph of 1024 pixels takes 1.5 MB).
     verbose : bool, default=False
         Show progress bars.
     say : callable, default=None
@@ -189,54 +197,90 @@ def reproduce(
         If a paper is unknown.
     """
     say = say or (lambda line: None)
-    result = Reproduction()
-    collections = _Collections(data_home, download)
-    workspace = Workspace(memory, verbose)
-    done: dict[str, Evaluation] = {}
-    for row, point in _work(papers, methods, tables, sweeps):
-        if not row.recipe:
-            result.rows.append(Reproduced(row, missing=(NO_COUNTERPART,)))
-            continue
-        front = row.pipeline().named_steps["extractor"]
-        front = stand_in(front, backbone, _weights_of(front, backbone, weights), image_size)
-        pipeline = row.pipeline(front).set_params(**point)
-        lacking = [
-            *collections.missing(row.dataset, row.evaluate_params),
-            *filter(None, [missing_weights(front, download)]),
-        ]
+    printed = [row for row in paper_tables(papers) if tables and (methods is None or row.recipe in methods)]
+    varied = [
+        sweep for sweep in paper_sweeps(papers) if sweeps and (methods is None or sweep.recipe in methods)
+    ]
+    with workspace_for((), memory, verbose, temporary=True) as workspace:
+        runner = _Runner(workspace, data_home, download, (backbone, weights, image_size), say)
+        runner.run_tables(printed)
+        for sweep in varied:
+            runner.run_sweep(sweep)
+    runner.result.files = runner.collections.files()
+    return runner.result
+
+
+class _Runner:
+    """Runs figures one after the other, and each distinct one once."""
+
+    def __init__(self, workspace: Workspace, data_home: Any, download: bool, network: tuple, say: Callable):
+        self.workspace, self.network, self.say = workspace, network, say
+        self.places = {"data_home": data_home, "download": download}
+        self.collections = _Collections(data_home, download)
+        self.result = Reproduction()
+        self._done: dict[str, list[Evaluation]] = {}
+
+    def run_tables(self, rows: list[TableRow]) -> None:
+        """Run the methods: those of the same extractor and pooler one after the other, whose descriptors then go."""
+        pipelines = [self._pipeline(row) if row.recipe else None for row in rows]
+        alike: dict[str | None, list[int]] = {}
+        for place, pipeline in enumerate(pipelines):
+            alike.setdefault(front_key(split(pipeline)[0]) if pipeline else None, []).append(place)
+        done = [Reproduced(row, missing=(NO_COUNTERPART,)) for row in rows]
+        for places in alike.values():
+            for place in places:
+                pipeline = pipelines[place]
+                if pipeline is not None:
+                    (done[place],) = self._run([rows[place]], pipeline, rows[place], {})
+            if pipelines[places[-1]] is not None:
+                self.workspace.forget(pipelines[places[-1]])
+        self.result.rows += done
+
+    def run_sweep(self, sweep: Sweep) -> None:
+        """Run the points of a sweep that have a figure."""
+        pairs = list(points_of(sweep))
+        if pairs:
+            rows, points = map(list, zip(*pairs, strict=True))
+            self.result.rows += self._run(rows, self._pipeline(sweep), rows[0], {sweep.argument: points})
+
+    def _run(
+        self, rows: list[TableRow], pipeline: Pipeline, row: TableRow, grid: dict[str, list[Any]]
+    ) -> list[Reproduced]:
+        """Evaluate once, or at each point of a grid of one parameter; `rows` are the figures."""
+        params = row.evaluate_params
+        waits = missing_weights(pipeline.named_steps["extractor"], self.places["download"])
+        lacking = [*self.collections.missing(row.dataset, params), *filter(None, [waits])]
         if lacking:
-            result.rows.append(Reproduced(row, missing=tuple(lacking)))
-            continue
-        key = json.dumps([to_plain(pipeline), row.dataset, to_plain(row.evaluate_params)])
-        if key not in done:
-            done[key] = evaluate(
-                pipeline,
-                row.dataset,
-                data_home=data_home,
-                download=download,
-                name=str(row),
-                workspace=workspace,
-                **row.evaluate_params,
-            )
-            result.evaluations.append(done[key])
-            say(f"{row}, {row.dataset}: {done[key].metrics[row.metric]['mean']:.4f} (paper: {row.value:.4f})")
-        figure = done[key].metrics[row.metric]
-        result.rows.append(Reproduced(row, figure["mean"], figure.get("standard_error")))
-    result.files = collections.files()
-    return result
+            return [Reproduced(one, missing=tuple(lacking)) for one in rows]
+        key = json.dumps([to_plain(part) for part in (pipeline, row.dataset, params, grid)])
+        if key not in self._done:
+            given: dict[str, Any] = {**params, **self.places, "workspace": self.workspace}
+            if grid:
+                ((argument, points),) = grid.items()
+                names = [str(one) for one in rows]
+                each = evaluate_points(pipeline, row.dataset, argument, points, names=names, **given)
+            else:
+                each = [evaluate(pipeline, row.dataset, name=str(row), **given)]
+            # without the fitted Pipelines, each of which holds the descriptors of a gallery
+            self._done[key] = [Evaluation(one.record) for one in each]
+            self.result.evaluations += self._done[key]
+            for one, evaluation in zip(rows, self._done[key], strict=True):
+                ours = evaluation.metrics[one.metric]["mean"]
+                self.say(f"{one}, {one.dataset}: {ours:.4f} (paper: {one.value:.4f})")
+        found = []
+        for one, evaluation in zip(rows, self._done[key], strict=True):
+            figure = evaluation.metrics[one.metric]
+            if math.isnan(figure["mean"]):
+                found.append(Reproduced(one, missing=(f"positives of a query of {one.dataset}",)))
+            else:
+                found.append(Reproduced(one, figure["mean"], figure.get("standard_error")))
+        return found
 
-
-def _work(
-    papers: Collection[str] | None, methods: Collection[str] | None, tables: bool, sweeps: bool
-) -> Iterator[tuple[TableRow, dict[str, Any]]]:
-    """Yield every figure, and the parameters that are varied for it."""
-    for row in paper_tables(papers) if tables else ():
-        if methods is None or row.recipe in methods:
-            yield row, {}
-    for sweep in paper_sweeps(papers) if sweeps else ():
-        if methods is None or sweep.recipe in methods:
-            for row, point in points_of(sweep):
-                yield row, {sweep.argument: point}
+    def _pipeline(self, row: TableRow | Sweep) -> Pipeline:
+        """Build the Pipeline of a row or sweep, with another network if that is asked for."""
+        backbone, weights, image_size = self.network
+        front = row.pipeline().named_steps["extractor"]
+        return row.pipeline(stand_in(front, backbone, _weights_of(front, backbone, weights), image_size))
 
 
 def points_of(sweep: Sweep) -> Iterator[tuple[TableRow, Any]]:
@@ -279,15 +323,14 @@ class _Collections:
     def missing(self, dataset: str, params: dict[str, Any]) -> list[str]:
         """Name what an evaluation would need and has not."""
         base = ENLARGED.get(dataset, (dataset,))[0]
-        needed = [(dataset, params.get("options"))]
+        needed = [(base, params.get("options")), *((more, None) for more in ENLARGED.get(dataset, ())[1:])]
         if params.get("whitening_set") == "sibling":
             needed.append((SIBLINGS[base], None))
         return [name for name, options in needed if self._is_missing(name, options)]
 
     def files(self) -> dict[str, str]:
         """Return what the data sets say about their missing files."""
-        missing = [(json.loads(key)[0], text) for key, text in self._found.items() if text]
-        return {ENLARGED.get(name, (name, name))[0]: text for name, text in missing}
+        return {json.loads(key)[0]: text for key, text in self._found.items() if text}
 
     def _is_missing(self, name: str, options: Any) -> bool:
         key = json.dumps([name, options])
@@ -295,6 +338,6 @@ class _Collections:
             try:
                 load(name, self.data_home, self.download, options)
                 self._found[key] = ""
-            except OSError as error:
+            except (OSError, ValueError) as error:  # not there, or unpacked in part
                 self._found[key] = str(error)
         return bool(self._found[key])

@@ -168,7 +168,7 @@ class Comparison:
                 metric: [[*names, p] for names, p in self.p_values(metric).items()]
                 for metric in self.evaluations[0].per_query
             }
-        text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
@@ -255,14 +255,14 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Write NaN, which JSON lacks, as null."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.ndarray):
-        return _finite(value.tolist())
+        return finite(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -73,7 +73,7 @@ class Workspace:
 
     def forget(self, pipeline: Pipeline) -> None:
         """Drop the descriptors that the extractor and pooler of a Pipeline gave."""
-        key = _front_key(split(pipeline)[0])
+        key = front_key(split(pipeline)[0])
         if key is not None:
             self._fronts = {name: front for name, front in self._fronts.items() if front.settings != key}
             self._described = {name: kept for name, kept in self._described.items() if name[0] != key}
@@ -133,7 +133,7 @@ class Workspace:
         metrics, per_query = rank(index, queries, photographs, dict(protocol_params or {}))
         whole = frozen([*front.steps, *fitted, (pipeline.steps[-1][0], index)])
         seconds = {"describe": described - began, "search": time.perf_counter() - described}
-        return Run(whole, metrics, per_query, failed, _dimension(gallery), seconds)
+        return Run(whole, metrics, per_query, failed, dimension(gallery), seconds)
 
     def overlap(self, photographs: PhotoSet, learning: PhotoSet | None) -> int | None:
         """Count the test photographs and queries that are learned from, and warn of them, once.
@@ -156,7 +156,7 @@ class Workspace:
     def _fit_front(self, steps: list[tuple[str, Any]], source: PhotoSet) -> _Front:
         if not steps:
             return _Front([], learned=source.images)
-        settings = _front_key(steps)
+        settings = front_key(steps)
         key = None if settings is None else f"{settings} {source.digest()}"
         if key is not None and key in self._fronts:
             return self._fronts[key]
@@ -221,13 +221,14 @@ class Workspace:
         names = {name for name, _ in front.steps}
         for_front = {key: value for key, value in query_params.items() if key.split("__")[0] in names}
         for_rest = {key: value for key, value in query_params.items() if key not in for_front}
+        failed: dict[int, str] = {}
         items, kind = photographs.queries, "queries"
         if items is None:
             if not query_params:
                 return take(gallery, photographs.query_indices), {}
             items, kind = [photographs.images[i] for i in photographs.query_indices], "own"
         if kind == "own" and not for_front:
-            raw, failed = take(raw, photographs.query_indices), {}
+            raw = take(raw, photographs.query_indices)
         else:
             raw, failed = self._describe(front, items, f"{photographs.digest()}-{kind}", for_front)
         with changed(Pipeline(fitted or [("none", "passthrough")]), for_rest):
@@ -294,7 +295,8 @@ def frozen(steps: list[tuple[str, Any]]) -> Pipeline:
     return Pipeline([*held, last])
 
 
-def _front_key(steps: list[tuple[str, Any]]) -> str | None:
+def front_key(steps: list[tuple[str, Any]]) -> str | None:
+    """Write the settings of an extractor and a pooler as text, if that is possible."""
     try:
         return json.dumps([to_plain(step) for _, step in steps])
     except NotPlainError:
@@ -385,7 +387,8 @@ def _fit_augmentations(fitted, rest, gallery: Any) -> Any:
     return gallery
 
 
-def _dimension(descriptors: Any) -> int:
+def dimension(descriptors: Any) -> int:
+    """Tell how many numbers describe a photograph, or a region of it."""
     first = descriptors[0] if isinstance(descriptors, list | tuple) else descriptors
     return int(np.shape(first)[-1])
 

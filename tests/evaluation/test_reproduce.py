@@ -12,6 +12,7 @@ from PIL import Image
 from skretrieval import recipes
 from skretrieval.datasets import load_image_folder
 from skretrieval.evaluation import (
+    _reproduce,
     evaluate,
     paper_sweeps,
     paper_tables,
@@ -22,7 +23,9 @@ from skretrieval.evaluation import (
 from skretrieval.evaluation._adapt import Adapter, split_in_halves
 from skretrieval.evaluation._fronts import block_ends, missing_weights, stand_in
 from skretrieval.evaluation._photo_set import load_photo_set
+from skretrieval.evaluation._reproduce import Reproduced, Reproduction
 from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor
+from skretrieval.extraction._base import BaseExtractor
 from skretrieval.metrics import leave_one_out_map
 
 NETWORK = {"backbone": "squeezenet1_1", "weights": "random", "image_size": 64}
@@ -173,6 +176,107 @@ def test_swept_parameters_are_run_as_rows(home):
     assert found.rows[-1].row.method == "SJW, rho = 500"
 
 
+@pytest.mark.filterwarnings("ignore:n_(local|components)=")  # so few photographs have few axes
+def test_a_sweep_is_what_evaluation_gives_at_each_point(home):
+    """Also where queries have parameters of their own, and where the pooler learns."""
+    found = reproduce(
+        ["S000", "S004"], methods=["sjw", "regional_second_order"], tables=False, data_home=home, **NETWORK
+    )
+    run = [done for done in found.rows if done.ours is not None]
+    assert {done.row.table for done in run if done.row.paper == "S004"} == {"Table 1"}
+    evaluations = {one.name: one for one in found.evaluations}
+    for paper, argument, point in (("S000", "pooler__rho", 500), ("S004", "pooler__n_components", 128)):
+        (sweep,) = [one for one in paper_sweeps([paper]) if one.argument == argument]
+        (done,) = [one for one in run if one.row.method == f"{sweep.method}, {sweep.parameter} = {point}"]
+        front = stand_in(sweep.pipeline().named_steps["extractor"], "squeezenet1_1", "random", 64)
+        pipeline = sweep.pipeline(front).set_params(**{argument: point})
+        expected = evaluate(pipeline, sweep.dataset, data_home=home, **sweep.settings["evaluate"])
+        ours = evaluations[str(done.row)]
+        assert expected.differences(ours) == []
+        assert done.ours == expected.metrics["map"]["mean"]
+        assert done.standard_error == expected.metrics["map"]["standard_error"]
+        ignored = ("name", "seconds", "failed")
+        both = [
+            {key: one.record[key] for key in one.record if key not in ignored} for one in (ours, expected)
+        ]
+        assert both[0] == both[1]
+    one = evaluations["S000 Table 10: SJW, rho = 500"]
+    assert one.differences(rerun(one, data_home=home)) == []
+
+
+def test_each_photograph_goes_through_the_network_once(home, monkeypatch):
+    """Oxford5k has eight photographs and two queries in small, Paris6k twenty and two."""
+    counted = []
+    forward = BaseExtractor._forward
+
+    def counting(self, per_size):
+        counted.extend(array for arrays in per_size for array in arrays)
+        return forward(self, per_size)
+
+    monkeypatch.setattr(BaseExtractor, "_forward", counting)
+    methods = ["sjw", "gsw", "rmac"]
+    found = reproduce(["S000"], methods=methods, data_home=home, **NETWORK)
+    assert sum(done.ours is not None for done in found.rows) > 10
+    assert len(counted) == 32
+    assert all(one.pipeline is None for one in found.evaluations), (
+        "galleries of all rows would fill the memory"
+    )
+
+
+def test_descriptors_are_dropped_after_the_last_row_that_needs_them(home, monkeypatch):
+    kept = {}
+
+    def spy(pipeline, dataset, *, workspace, **kwargs):
+        found = evaluate(pipeline, dataset, workspace=workspace, **kwargs)
+        settings = repr(pipeline.named_steps["extractor"]) + repr(pipeline.named_steps["pooler"])
+        kept.setdefault(settings, []).append((len(workspace._fronts), len(workspace._described)))
+        return found
+
+    monkeypatch.setattr(_reproduce, "evaluate", spy)
+    methods = ["sjw", "gsw", "rmac"]
+    found = reproduce(["S000"], methods=methods, sweeps=False, data_home=home, **NETWORK)
+    assert len(kept) >= 3
+    assert any(len(counts) > 1 for counts in kept.values()), "shared while they are needed"
+    for counts in kept.values():
+        assert max(counts) <= (2, 4), "two collections learned from, a gallery and queries of each"
+    waiting = [done.row for done in found.rows]
+    assert waiting == [row for row in paper_tables(["S000"]) if row.recipe in methods], (
+        "in the order of print"
+    )
+
+
+def test_missing_collections_are_told_apart(full_home, tmp_path):
+    home = shutil.copytree(full_home, tmp_path / "home")
+    shutil.rmtree(home / "flickr100k")
+    broken = home / "holidays" / "holidays-rotate.yaml"
+    broken.write_text("no such thing {")
+    (home / "oxbuildings" / "gt_files_170407" / "hall_1_good.txt").write_text("hall_999999")
+    found = reproduce(["S000", "S001", "S002"], methods=["crow"], sweeps=False, data_home=home, **NETWORK)
+    waiting = {done.row.dataset: done.missing for done in found.rows if done.ours is None and done.row.recipe}
+    assert waiting["paris106k"] == ("flickr100k", "oxford5k")
+    assert waiting["oxford5k"] == ("oxford5k",)
+    assert "oxc1_100k" in found.files["flickr100k"]
+    assert "hall_999999" in found.files["oxford5k"]
+    assert "--dataset oxford105k" not in str(found)
+
+
+def test_a_reproduction_without_figures_is_valid_json(full_home, tmp_path):
+    """No query of this collection has a positive: there is nothing to compare."""
+    home = shutil.copytree(full_home, tmp_path / "home")
+    for text in (home / "oxbuildings" / "gt_files_170407").glob("*_*[dk].txt"):
+        if "good" in text.name or "ok" in text.name:
+            text.write_text("")
+    path = tmp_path / "out.json"
+    found = reproduce(["S000"], methods=["sjw"], data_home=home, **NETWORK)
+    (waiting,) = {done.missing for done in found.rows if done.row.dataset == "oxford5k"}
+    assert waiting == ("positives of a query of oxford5k",)
+    found.to_json(path)
+    written = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert any(row["ours"] is None for row in written["rows"])
+    figures = Reproduction([Reproduced(found.rows[0].row, float("nan"), float("nan"))])
+    assert json.loads(figures.to_json(), parse_constant=pytest.fail)["rows"][0]["ours"] is None
+
+
 def test_nothing_at_hand_fails_nothing(tmp_path):
     found = reproduce(data_home=tmp_path / "none", weights=tmp_path)
     assert all(done.ours is None for done in found.rows)
@@ -276,6 +380,19 @@ def test_sweeps_on_a_folder(things):
     assert "S000 Table 10: SJW, rho (oxford5k in the paper)" in text
     assert "69.62" in text
     assert "best at 100 in the paper" in text
+
+
+def test_an_extractor_that_learns_does_so_on_one_half(things):
+    """Neither half may teach the network that searches it, in methods nor in sweeps."""
+    found = reproduce_on_folder(
+        things, ["S000"], methods=["sjw"], tables=False, backbone="kernel", image_size=64
+    )
+    (rho,) = [one for one in found.sweeps if one.sweep.argument == "pooler__rho"]
+    pipeline = recipes.sjw(extractor=ConvKernelExtractor(random_state=0, image_size=64), whitening=None)
+    expected = [
+        np.mean(halves_by_hand(pipeline.set_params(pooler__rho=rho), things)) for rho in (1, 10, 100, 500)
+    ]
+    np.testing.assert_allclose(rho.ours, expected, atol=1e-9)
 
 
 def test_a_folder_needs_labels(tmp_path, folder):
