@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
 }
 #: Collections that are another one with distractors.
 ENLARGED = {"oxford105k": ("oxford5k", "flickr100k"), "paris106k": ("paris6k", "flickr100k")}
+_READERS = 8
 _POSITIVES = ("positives", "good", "ok", "easy", "hard")
 
 
@@ -109,7 +112,10 @@ class PhotoSet:
         return np.where(used, components, -1)
 
     def digest(self) -> str:
-        """Hash of the files' names and sizes (pixels where there are no files), boxes, and the ground truth."""
+        """Hash of the files' names and content (pixels where there are no files), boxes, and the ground truth.
+
+        Each file is read once in a process, unless it changes. Where the folder lies makes no difference.
+        """
         if not self._digest:
             hashed = hashlib.blake2b(digest_size=16)
             both = [self.images, () if self.queries is None else self.queries]
@@ -120,12 +126,17 @@ class PhotoSet:
             items = [item for given in both if not isinstance(given, np.ndarray) for item in given]
             paths = [path for path in map(_path, items) if path is not None]
             root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+            contents = dict(zip(paths, hash_files(paths), strict=True))
             for item in items:
-                hashed.update(_describe(item, root))
+                hashed.update(_describe(item, root, contents))
             for part in (self.protocol, self.query_indices, self.labels, _plain_truth(self.ground_truth)):
                 hashed.update(b"|" + repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
-            self._digest.append(hashed.hexdigest())
+            self._digest.extend([hashed.hexdigest(), root])
         return self._digest[0]
+
+    def key(self) -> str:
+        """Return the hash and where the files lie: what may be told of them, such as which cannot be read."""
+        return f"{self.digest()} {self._digest[1]}"
 
     def summary(self) -> dict[str, Any]:
         """Return what a record says of the collection."""
@@ -258,13 +269,32 @@ def _path(item: Any) -> str | None:
     return os.path.abspath(image) if isinstance(image, str | os.PathLike) else None
 
 
-def _describe(item: Any, root: str) -> bytes:
+def hash_files(paths: Sequence[str]) -> list[str | None]:
+    """Hash the content of files, those that did not change since the last time without reading them; None: no file."""
+    with ThreadPoolExecutor(_READERS) as pool:  # reading and hashing let others run meanwhile
+        return list(pool.map(_hash_file, paths, chunksize=16))
+
+
+def _hash_file(path: str) -> str | None:
+    try:
+        state = os.stat(path)
+        return _hash_content(path, state.st_size, state.st_mtime_ns, state.st_ino)
+    except OSError:
+        return None  # who wants to see it will say so
+
+
+@lru_cache(maxsize=2**21)  # one for each photograph: R1M and a few other collections
+def _hash_content(path: str, *state: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _describe(item: Any, root: str, contents: Mapping[str, str | None]) -> bytes:
     """Tell an item apart from others, wherever its folder lies."""
     path = _path(item)
     box = item.box if isinstance(item, ImageCrop) else None
     if path is not None:
-        size = os.path.getsize(path) if os.path.exists(path) else None
-        return repr((Path(path).relative_to(root).as_posix(), size, box)).encode()
+        return repr((Path(path).relative_to(root).as_posix(), contents[path], box)).encode()
     image = item.image if isinstance(item, ImageCrop) else item
     parts = image if isinstance(image, tuple) else (image,)
     arrays = [np.ascontiguousarray(part) for part in parts]

@@ -39,7 +39,7 @@ def rerun(
         The file, or what was written to it.
     dataset, whitening_set, distractors : str, path or Bunch, default=None
         Where the photographs are now, if not where they were, or if they were given as a Bunch. They must be the
-        same photographs: the hashes of file names, sizes and ground truth are compared.
+        same photographs: the hashes of file names, contents and ground truth are compared.
     data_home, download, memory, verbose
         As for :func:`evaluate`.
     weights : path, default=None

@@ -15,7 +15,7 @@ import numpy as np
 from ..metrics import randomization_test
 
 FORMAT = "skretrieval evaluation"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2 hashes of collections are of the content of files
 SIGNIFICANT = 0.05
 
 

@@ -120,7 +120,7 @@ class Workspace:
         if here:
             raw, gallery, failed["gallery"] = front.learned, descriptors, front.failed
         else:
-            raw, failed["gallery"] = self._describe(front, photographs.images, photographs.digest())
+            raw, failed["gallery"] = self._describe(front, photographs.images, photographs.key())
             gallery = _through(fitted, raw)
         fitted = [
             (name, step if step is not None else clone(given))
@@ -142,7 +142,7 @@ class Workspace:
         """
         if learning is None:
             return None
-        key = (photographs.digest(), learning.digest())
+        key = (photographs.key(), learning.key())
         if key not in self._overlaps:
             tested, queries = photographs.images, photographs.queries
             if queries is not None:
@@ -157,7 +157,7 @@ class Workspace:
         if not steps:
             return _Front([], learned=source.images)
         settings = front_key(steps)
-        key = None if settings is None else f"{settings} {source.digest()}"
+        key = None if settings is None else f"{settings} {source.key()}"
         if key is not None and key in self._fronts:
             return self._fronts[key]
         (extractor_name, extractor), (pooler_name, pooler) = steps
@@ -178,7 +178,7 @@ class Workspace:
         if isinstance(extractor, str):
             return extractor
         try:
-            key = json.dumps([to_plain(extractor), source.digest()])
+            key = json.dumps([to_plain(extractor), source.key()])
         except NotPlainError:
             key = None
         if key is None or key not in self._extractors:
@@ -230,7 +230,7 @@ class Workspace:
         if kind == "own" and not for_front:
             raw = take(raw, photographs.query_indices)
         else:
-            raw, failed = self._describe(front, items, f"{photographs.digest()}-{kind}", for_front)
+            raw, failed = self._describe(front, items, f"{photographs.key()}-{kind}", for_front)
         with changed(Pipeline(fitted or [("none", "passthrough")]), for_rest):
             return _through(fitted, raw), failed
 

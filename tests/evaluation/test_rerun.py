@@ -3,11 +3,13 @@
 import json
 import shutil
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from references.networks import CountingNetwork, counting_network
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -17,6 +19,7 @@ from sklearn.utils import Bunch
 from skretrieval import recipes
 from skretrieval.evaluation import Comparison, Evaluation, compare, evaluate, rerun
 from skretrieval.evaluation._plain import NotPlainError, from_plain, to_plain
+from skretrieval.evaluation._workspace import Workspace
 from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor, PatchNetwork
 from skretrieval.postprocessing import PCAWhitening
 from skretrieval.retrieval import NearestNeighborsRetriever
@@ -107,6 +110,47 @@ def test_other_photographs_or_weights_are_refused(tmp_path, make_folder, network
     (folder / "c" / "extra.png").write_bytes((folder / "a" / "00.png").read_bytes())
     with pytest.raises(ValueError, match="photographs or the ground truth of copy are others"):
         rerun(path)
+
+
+def test_photographs_of_the_same_names_and_sizes_are_others(tmp_path, make_folder, network):
+    """Uncompressed pictures of one shape have files of one size."""
+    folder = make_folder()
+    for path in sorted(folder.rglob("*.png")):
+        Image.open(path).resize((72, 54)).save(path.with_suffix(".bmp"))
+        path.unlink()
+    pipeline = recipes.mac(extractor=network[0], whitening=None)
+    path = tmp_path / "result.json"
+    first = evaluate(pipeline, folder)
+    first.to_json(path)
+    others = shutil.copytree(folder, tmp_path / "others")
+    pictures = sorted(others.rglob("*.bmp"))
+    for one, two in pairwise(pictures):  # each shows what the next one showed
+        one.write_bytes(two.read_bytes())
+    with pytest.raises(ValueError, match="photographs or the ground truth of others are others"):
+        rerun(path, dataset=others)
+    workspace = Workspace()
+    both = [evaluate(pipeline, place, workspace=workspace) for place in (folder, others)]
+    assert both[0].differences(first) == []
+    assert both[1].differences(evaluate(pipeline, others)) == []
+    assert both[0].metrics["map"] != both[1].metrics["map"]
+
+    assert rerun(path).differences(first) == []
+    shutil.copy(pictures[0], folder / pictures[0].relative_to(others))  # in the same process
+    with pytest.raises(ValueError, match="are others than those of the result"):
+        rerun(path)
+
+
+def test_what_a_workspace_tells_is_of_the_folder_that_was_asked_for(make_folder, tmp_path, extractor):
+    folder = make_folder()
+    (folder / "a" / "00.png").write_bytes(b"nothing")
+    copy = shutil.copytree(folder, tmp_path / "second")
+    pipeline = recipes.mac(extractor=extractor, whitening=None).set_params(extractor__on_error="warn")
+    workspace = Workspace()
+    with pytest.warns(UserWarning, match="could not be read"):
+        found = [evaluate(pipeline, place, workspace=workspace) for place in (folder, copy)]
+    assert found[0].record["dataset"]["hash"] == found[1].record["dataset"]["hash"]
+    for one, place in zip(found, (folder, copy), strict=True):
+        assert str(place / "a" / "00.png") in one.record["failed"]["gallery"]["0"]
 
 
 def test_what_was_given_from_memory_must_be_given_again():
