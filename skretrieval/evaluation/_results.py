@@ -130,12 +130,15 @@ class Comparison:
         Returns
         -------
         p_values : dict of (str, str) to float
-            Two-sided, for the pairs of names in the order of the evaluations.
+            Two-sided, for the pairs of names in the order of the evaluations; NaN where no query has a positive.
         """
         found = {}
         for one, two in combinations(self.evaluations, 2):
-            test = randomization_test(one.per_query[metric], two.per_query[metric], random_state=0)
-            found[one.name, two.name] = test.p_value
+            mine, theirs = one.per_query[metric], two.per_query[metric]
+            if np.any(~np.isnan(mine) & ~np.isnan(theirs)):
+                found[one.name, two.name] = randomization_test(mine, theirs, random_state=0).p_value
+            else:
+                found[one.name, two.name] = math.nan
         return found
 
     def best(self, metric: str) -> str | None:
@@ -144,6 +147,8 @@ class Comparison:
         Every comparison must be significant, so that the claim needs no correction for their number.
         """
         if len(self.evaluations) < 2 or metric not in self.evaluations[0].per_query:
+            return None
+        if any(_missing(evaluation.metrics[metric]["mean"]) for evaluation in self.evaluations):
             return None
         leader = max(self.evaluations, key=lambda evaluation: evaluation.metrics[metric]["mean"])
         mine = [p for names, p in self.p_values(metric).items() if leader.name in names]
@@ -174,8 +179,12 @@ class Comparison:
         return text
 
     def table(self) -> list[list[str]]:
-        """Rows of a table: the head, then a row for each evaluation; a star marks the significantly best."""
-        metrics = list(self.evaluations[0].metrics)
+        """Rows of a table: the head, then a row for each evaluation; a star marks the significantly best.
+
+        Precisions at more images than the gallery has are left out.
+        """
+        n_images = self.evaluations[0].record["dataset"]["n_images"]
+        metrics = [metric for metric in self.evaluations[0].metrics if _depth(metric) <= n_images]
         best = {metric: self.best(metric) for metric in metrics}
         rows = [["method", *metrics]]
         for evaluation in self.evaluations:
@@ -190,6 +199,10 @@ class Comparison:
         dataset = self.evaluations[0].record["dataset"]
         head = f"{dataset['name']}: {dataset['n_images']} images, {dataset['n_queries']} queries"
         lines = [head, *aligned(self.table())]
+        first = self.evaluations[0]
+        undefined = [metric for metric in first.per_query if _missing(first.metrics[metric]["mean"])]
+        if undefined:
+            lines.append(f"{', '.join(undefined)}: no query has a positive in the gallery")
         if len(self.evaluations) > 1:
             lines.append(
                 "± standard error over queries; * better than all others (paired randomisation test, p < 0.05)"
@@ -236,12 +249,18 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _shown(figure: dict[str, Any] | None) -> str:
-    if figure is None or figure["mean"] is None:
+    if figure is None or _missing(figure["mean"]):
         return "-"
     error = figure.get("standard_error")
     return f"{figure['mean']:.4f}" + (
         f" ± {error:.4f}" if error is not None and not math.isnan(error) else ""
     )
+
+
+def _depth(metric: str) -> int:
+    """Return the k of a precision at k, 0 for other figures."""
+    _, at, kappa = metric.partition("p@")
+    return int(kappa) if at else 0
 
 
 def _same(first: Any, second: Any) -> bool:

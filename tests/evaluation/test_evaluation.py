@@ -1,5 +1,6 @@
 """Evaluation against plain computations, protocols of every kind, whitening elsewhere."""
 
+import json
 import shutil
 import warnings
 
@@ -14,7 +15,7 @@ from sklearn.utils import Bunch
 
 from skretrieval import metrics, recipes
 from skretrieval.datasets import load_image_folder
-from skretrieval.evaluation import compare, evaluate
+from skretrieval.evaluation import Evaluation, compare, evaluate
 from skretrieval.extraction import ConvFeatureExtractor, ImageCrop
 from skretrieval.metrics import leave_one_out_map, standard_error
 from skretrieval.pooling import RegionalSecondOrderPooler, RMACPooler
@@ -341,6 +342,36 @@ def test_a_temporary_place_of_the_maps_is_not_left_in_what_is_returned(folder, e
     own = {name: clone(pipeline).set_params(extractor=extractor) for name, pipeline in pipelines.items()}
     for one in compare(own, folder):
         assert one.pipeline.named_steps["extractor"].memory == str(tmp_path / "own")
+
+
+def test_collections_without_a_positive_say_so(tmp_path):
+    gallery, queries = rows(), rows(2, seed=1)
+    truth = [{"easy": [], "hard": [5], "junk": []}, {"easy": [], "hard": [3], "junk": [1]}]
+    data = Bunch(images=gallery, queries=queries, query_indices=None, protocol="revisited", name="x")
+    pipelines = {"cosine": Pipeline([("r", NearestNeighborsRetriever())])}
+    pipelines["euclidean"] = Pipeline([("r", NearestNeighborsRetriever(metric="euclidean"))])
+    found = compare(pipelines, Bunch(**data, ground_truth=truth))
+    assert np.isnan(found.p_values("easy_map")["cosine", "euclidean"])
+    assert 0 < found.p_values("hard_map")["cosine", "euclidean"] <= 1
+    assert found.best("easy_map") is None
+    assert "easy_map: no query has a positive in the gallery" in str(found)
+    assert "nan" not in str(found)
+    written = json.loads(found.to_json(tmp_path / "two.json"), parse_constant=pytest.fail)
+    assert written["p_values"]["easy_map"] == [["cosine", "euclidean", None]]
+    truth = [{"easy": [], "hard": [], "junk": [5]}] * 2
+    one = evaluate(pipelines["cosine"], Bunch(**data, ground_truth=truth))
+    assert "easy_map, medium_map, hard_map: no query has a positive in the gallery" in str(one)
+    back = Evaluation(json.loads(one.to_json())["evaluations"][0])
+    assert str(back) == str(one)
+    assert back.differences(one) == []
+
+
+def test_precisions_deeper_than_the_gallery_are_not_shown():
+    labels = np.arange(9) // 3
+    pipeline = make_pipeline(NearestNeighborsRetriever())
+    found = evaluate(pipeline, Bunch(images=rows(9), labels=labels), protocol_params={"kappas": [1, 9, 10]})
+    assert str(found).splitlines()[1].split() == ["method", "map", "p@1", "p@9"]
+    assert "p@10" in found.metrics
 
 
 def test_photographs_that_cannot_be_read_are_reported(make_folder, extractor):
