@@ -89,6 +89,26 @@ def add_command(app: typer.Typer, told: Told) -> None:
                 metavar="NAME=VALUE", help="An option of the collection: upright=true, database=non_queries."
             ),
         ] = None,
+        kappa: Annotated[
+            list[int] | None,
+            typer.Option(
+                min=1, metavar="K", help="Show the precision at K; several may be given. [default: 1 5 10]"
+            ),
+        ] = None,
+        precision: Annotated[
+            str | None,
+            typer.Option(
+                help="Rule of the precision at k: standard, or revisitop (k at most the number of results up to the "
+                "last positive). [default: the protocol's]"
+            ),
+        ] = None,
+        ap: Annotated[
+            str | None,
+            typer.Option(
+                "--ap",
+                help="Rule of the average precision: trapezoid, finite or printed. [default: trapezoid]",
+            ),
+        ] = None,
         whole_queries: Annotated[
             bool, typer.Option("--whole-queries", help="Whole photographs where queries have boxes.")
         ] = False,
@@ -124,6 +144,10 @@ def add_command(app: typer.Typer, told: Told) -> None:
             if source is None and dataset is None:
                 raise ValueError("give --dataset, or --from with a result")
             if source is not None:
+                if kappa or precision or ap:
+                    raise ValueError(
+                        "--kappa, --precision and --ap are those of the result that is run again"
+                    )
                 places = {"dataset": dataset, "whitening_set": whitening_set, "distractors": distractors}
                 found, differing = run_again(
                     source,
@@ -154,6 +178,7 @@ def add_command(app: typer.Typer, told: Told) -> None:
                     whitening_set=whitening_set,
                     distractors=distractors,
                     query_params=parse(query_setting, "--query-set"),
+                    protocol_params=protocol_options(dataset, kappa, precision, ap),
                     options=parse(option, "--option") or None,
                     crop_queries=not whole_queries,
                     data_home=data_home,
@@ -194,6 +219,30 @@ def parse(pairs: list[str] | None, name: str) -> dict[str, Any]:
         except ValueError:
             found[key] = text
     return found
+
+
+def protocol_options(
+    dataset: str | None, kappas: list[int] | None, precision: str | None, ap: str | None
+) -> dict[str, Any]:
+    """Collect the options of a protocol; those that are not given are the protocol's.
+
+    Raises
+    ------
+    ValueError
+        If a rule is unknown, or the collection is scored without these figures. Found out now, not after all
+        photographs went through a network.
+    """
+    from ..metrics._at_k import PRECISION_MODES
+    from ..metrics._average_precision import METHODS
+
+    given: dict[str, Any] = {"kappas": kappas or None, "precision": precision, "method": ap}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and dataset == "ukbench":
+        raise ValueError("ukbench is scored by N-S: --kappa, --precision and --ap are not for it")
+    for name, option, rules in (("precision", "--precision", PRECISION_MODES), ("method", "--ap", METHODS)):
+        if name in given and given[name] not in rules:
+            raise ValueError(f"{option} takes {', '.join(rules)}; got {given[name]!r}")
+    return given
 
 
 def make_pipeline(

@@ -98,6 +98,25 @@ def test_queries_may_have_boxes_and_parameters_of_their_own(photographs, tmp_pat
     assert "to the digit" in run("evaluate", "--from", whole, "--no-progress")
 
 
+def test_rules_of_the_figures_can_be_chosen(photographs, tmp_path, network_options, run):
+    asked = ["evaluate", "-d", photographs, "-r", "mac", "--no-progress", *network_options]
+    usual, other = tmp_path / "usual.json", tmp_path / "other.json"
+    assert run(*asked, "-o", usual).splitlines()[1].split() == ["method", "map", "p@1", "p@5", "p@10"]
+    rules = ["--kappa", 2, "--kappa", 12, "--kappa", 13, "--precision", "revisitop", "--ap", "finite"]
+    output = run(*asked, *rules, "-o", other)
+    assert output.splitlines()[1].split() == ["method", "map", "p@2", "p@12"], "there are 12 photographs"
+    extractor = ConvFeatureExtractor("squeezenet1_1", weights=None, image_size=64, random_state=0)
+    params = {"kappas": [2, 12, 13], "precision": "revisitop", "method": "finite"}
+    pipeline = recipes.mac(extractor=extractor, whitening=None)
+    expected = evaluate(pipeline, photographs, protocol_params=params)
+    written = json.loads(other.read_text())["evaluations"][0]["metrics"]
+    assert written == expected.metrics
+    assert figures(usual) != figures(other)
+    standard = evaluate(pipeline, photographs, protocol_params={"kappas": [12]}).metrics["p@12"]
+    assert written["p@12"] != standard
+    assert "to the digit" in run("evaluate", "--from", other, "--no-progress")
+
+
 def test_files_that_cannot_be_read_are_listed(photographs, network_options, run):
     (photographs / "a" / "00.png").write_bytes(b"nothing")
     asked = ["evaluate", "-d", photographs, "-r", "mac", "--no-progress", *network_options]
@@ -114,6 +133,10 @@ def test_files_that_cannot_be_read_are_listed(photographs, network_options, run)
         (["-d", "oxford7k"], "neither a folder nor one of"),
         (["-d", "FOLDER", "-r", "magic"], "unknown recipe 'magic'"),
         (["-d", "FOLDER", "--whitening", "soap"], "whitening must be"),
+        (["-d", "FOLDER", "--ap", "area"], "--ap takes trapezoid, finite, printed; got 'area'"),
+        (["-d", "FOLDER", "--precision", "loose"], "--precision takes standard, revisitop"),
+        (["-d", "ukbench", "--kappa", "3"], "ukbench is scored by N-S"),
+        (["--from", "FOLDER", "--kappa", "3"], "are those of the result"),
         (["-d", "FOLDER", "--set", "pooler"], "--set takes NAME=VALUE"),
         (["-d", "FOLDER", "--set", "pooler__colour=1"], "colour"),
         (["-d", "FOLDER", "--whitening-set", "sibling"], "no sibling"),
