@@ -62,7 +62,10 @@ def add_command(app: typer.Typer, told: Told) -> None:
             bool, typer.Option("--slow", help="With --folder: methods that take minutes, too.")
         ] = False,
         cache: Annotated[
-            Path | None, typer.Option(help="Keep the maps of the photographs here, for other runs.")
+            Path | None,
+            typer.Option(
+                help="Keep the maps of the photographs here, for other runs. [default: a temporary folder]"
+            ),
         ] = None,
         out: Annotated[Path | None, typer.Option("--out", "-o", help="Write everything as JSON.")] = None,
         progress: Annotated[bool, typer.Option(help="Show what is done, and progress bars.")] = True,
