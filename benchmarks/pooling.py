@@ -252,7 +252,7 @@ def main():
         measure_threads(arguments.seconds)
         return
     parts = arguments.only or ["shapes", "ragged", "threads"]
-    lines = ["# Pooling", "", *__doc__.splitlines()[4:], ""]
+    lines = ["# Pooling", "", "`python benchmarks/pooling.py`", "", *__doc__.splitlines()[4:], ""]
     lines += [
         f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start.",
         "",
