@@ -329,3 +329,27 @@ def test_bad_region_sets():
         clone(selector).fit(sets[:1])
     with pytest.raises(ValueError, match="not fitted"):
         clone(selector).transform(sets)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_selection_equals_a_slow_reference_where_clusters_are_clear(seed, dtype):
+    """Features in clear groups: k-means can only find these, and the rest of the method is written out in float64."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(5), 4))
+    X = (rng.normal(size=(300, 5)) * [5, 4, 3, 2, 1])[:, groups] + 0.02 * rng.normal(size=(300, 20))
+    X = X.astype(dtype)
+
+    rows = X.astype(np.float64)
+    centred = rows - rows.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred / (len(rows) - 1))
+    leading = vectors[:, np.argsort(values)[::-1][:4]]  # q = p - 1
+    expected = []
+    for group in range(5):
+        members = np.flatnonzero(groups == group)
+        centre = leading[members].mean(axis=0)
+        apart = [np.sqrt(sum((leading[member] - centre) ** 2)) for member in members]
+        expected.append(members[int(np.argmin(apart))])
+
+    selector = PrincipalFeatureSelector(5, random_state=seed).fit(X)
+    assert selector.get_support(indices=True).tolist() == sorted(expected)
