@@ -101,7 +101,7 @@ def l2_normalize(x):
     return y
 
 
-def pca_axes(X, n_components=None, *, center=True):
+def principal_axes(X, n_components=None, *, center=True):
     """Principal axes of the rows of `X` and the variances along them, without axes of no variance.
 
     Parameters
@@ -116,12 +116,10 @@ def pca_axes(X, n_components=None, *, center=True):
 
     Returns
     -------
-    mean : ndarray of shape (D,), float64
-        That point.
-    components : ndarray of shape (d, D), float64
-        Orthonormal axes in rows. The entry of largest magnitude of each is positive.
-    eigenvalues : ndarray of shape (d,), float64
-        Variances along the axes, descending, divisor n - 1.
+    axes : PrincipalAxes
+        All float64: ``mean`` (D,), that point; ``components`` (d, D), orthonormal axes in rows, the entry of largest
+        magnitude of each positive; ``eigenvalues`` (d,), variances along the axes, descending, divisor n - 1; and
+        the total variance.
 
     Notes
     -----
@@ -134,31 +132,10 @@ def pca_axes(X, n_components=None, *, center=True):
     Examples
     --------
     >>> import numpy as np
-    >>> from skretrieval._linalg import pca_axes
-    >>> mean, components, eigenvalues = pca_axes(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]))
-    >>> mean, components, eigenvalues
+    >>> from skretrieval._linalg import principal_axes
+    >>> axes = principal_axes(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]))
+    >>> axes.mean, axes.components, axes.eigenvalues
     (array([2., 1.]), array([[1., 0.]]), array([4.]))
-    """
-    found = principal_axes(X, n_components, center=center)
-    return found.mean, found.components, found.eigenvalues
-
-
-def principal_axes(X, n_components=None, *, center=True):
-    """As :func:`pca_axes`, with the total variance.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, D)
-        Rows, float32 or float64; not written to.
-    n_components : int or None, default=None
-        The largest number of axes wanted. None for all there are.
-    center : bool or ndarray of shape (D,), default=True
-        The point about which the scatter is taken.
-
-    Returns
-    -------
-    axes : PrincipalAxes
-        Mean, components, eigenvalues and total variance, all float64.
     """
     X = np.asarray(X)
     n, D = X.shape
