@@ -1,7 +1,7 @@
 """What every ``bench_*.py`` uses: a measurement in turns with its baseline.
 
-    python benchmarks/speed.py            # all of them, and benchmarks/results/speed.md
-    python -m pytest benchmarks/bench_pooling.py -o python_files="bench_*.py" -k gem     # some
+    python benchmarks/speed.py                                       # all of them, and benchmarks/results/speed.md
+    python -m pytest benchmarks/bench_pooling.py -k gem    # some
 
 pytest-benchmark times, repeats and stores. A figure is a ratio to a named baseline, and the two are measured in turns,
 round by round, so that a machine that slows down slows both down.
