@@ -208,7 +208,8 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Returns
         -------
         query_regions, gallery_regions : ndarray of shape (n_queries, k)
-            Region numbers within each query and each gallery item; the first of equally good ones.
+            Region numbers within each query and each gallery item; the first of those that are equally good, up to
+            rounding in the dtype of the gallery.
         """
         check_is_fitted(self)
         queries = self._index._check_queries(X)

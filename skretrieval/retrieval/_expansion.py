@@ -59,11 +59,11 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     With the metrics "euclidean" and "manhattan" the vectors are not normalised: q' is the weighted mean, and
     the similarity in the weights is ``1 / (1 + distance)`` (S000 eq. 7).
 
-    Region sets: ``d_i`` is the region that matches the query best (S004 eq. 8), and the expanded query is a
-    single vector. If the query has several regions, ``include_query`` adds the one that matches its first
-    result best. With ``region_pairs="same"`` the expanded query has as many regions as before: each result adds
-    the region by which it matches to the query's region of the same number, and the formula holds for each
-    region by itself. Regions by which no result matches stay as they are.
+    Region sets: ``d_i`` is the region that matches the query best (S004 eq. 8), the first of those equally good up
+    to rounding, and the expanded query is a single vector. If the query has several regions, ``include_query`` adds
+    the one that matches its first result best. With ``region_pairs="same"`` the expanded query has as many regions
+    as before: each result adds the region by which it matches to the query's region of the same number, and the
+    formula holds for each region by itself. Regions by which no result matches stay as they are.
 
     ``kneighbors(X=None)`` leaves each item out of its own final ranking. Whether it takes part in its own
     expansion is up to ``exclude_self``.

@@ -26,6 +26,10 @@ CACHE_ELEMENTS = 2**17
 _SMALL_GALLERY = 1024
 _SMALL_WIDTH = 4096
 
+# Units of rounding (of the rows' dtype, relative to the query row) within which region scores count as equal: what
+# descriptors of one image differ by when a network computes it in batches of other shapes.
+_TIED_ULPS = 128
+
 # Gallery rows in one product, and numbers in a block of them.
 BLOCK_SIZE = 8192
 _BLOCK_ELEMENTS = 2**22
@@ -162,18 +166,30 @@ class Scorer:
     def best_rows(self, query, item):
         """Rows of the best region pair: ``(query_row, gallery_row)``, each of shape (n_pairs,).
 
-        Among equal pairs, the first query region and then the first gallery region.
+        Among equal pairs, the first query region and then the first gallery region. Equal are scores ``s`` with
+
+        ``s >= largest - 128 eps (size + |largest|)``
+
+        where ``eps`` is the rounding unit of the dtype and ``size`` of the query row 1 for the cosine, else its
+        squared or absolute length. So rounding does not choose, as it would where a query that is in the gallery
+        matches itself by each of its regions.
         """
         if self._single:
             return query, item
+        room = _TIED_ULPS * float(np.finfo(self.gallery.dtype).eps)
+        sizes = self._row_sizes()
         best = np.empty((2, len(query)), dtype=np.intp)
         for start, stop, region_scores, query_row, gallery_row, first in self._region_pairs(query, item):
             counts = np.diff(first, append=len(region_scores))
             largest = np.repeat(np.maximum.reduceat(region_scores, first), counts)
-            hits = np.flatnonzero(region_scores == largest)
+            hits = np.flatnonzero(region_scores >= largest - room * (sizes[query_row] + np.abs(largest)))
             winner = hits[np.searchsorted(hits, first)]
             best[:, start:stop] = query_row[winner], gallery_row[winner]
         return best[0], best[1]
+
+    def _row_sizes(self):
+        """Sizes of the query rows in units of the scores: minus their scores against zero."""
+        return -self._reduce(self.query_rows.copy())
 
     @property
     def _single(self):

@@ -73,6 +73,9 @@ class Cosine(Scorer):
             scores[:, start : start + step] = self._divide(products, squares * query_squares).max(axis=2)
         return scores
 
+    def _row_sizes(self):
+        return self.squares  # 1, or 0 of a zero row
+
     def _pair_rows(self, query_row, gallery_row):
         left, right = self.query_rows[query_row], self.gallery.dense(gallery_row).astype(np.float64)
         squares = np.einsum("pd,pd->p", right, right, optimize=False)

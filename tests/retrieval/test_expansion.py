@@ -56,6 +56,42 @@ def test_region_sets_expand_with_the_best_region(
     slow.assert_ranking(wrapper.kneighbors(Q), expected, 12, 1e-10)
 
 
+@pytest.mark.parametrize("pairs", ["all", "same"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rounding_does_not_choose_between_tied_regions(metric, pairs):
+    # A query that is in the gallery matches itself by each of its regions. Described in a batch of another shape,
+    # its rows differ in their last bits: that must not decide which region the expansion adds.
+    rng = np.random.default_rng(5)
+    X = [rng.normal(size=(4, 24)).astype(np.float32) + 3 for _ in range(30)]
+    X = [np.concatenate([item[:3], item[:1]]) for item in X]  # and regions 0 and 3 are one
+    noise = [1 + 2e-6 * rng.uniform(-1, 1, size=item.shape) for item in X]
+    Q = [(item * part).astype(np.float32) for item, part in zip(X, noise)]
+    wrapper = QueryExpansion(
+        NearestNeighborsRetriever(10, metric=metric, region_pairs=pairs), 4, include_query=pairs == "same"
+    ).fit(X)
+    query_regions, gallery_regions = wrapper.best_regions(Q, np.arange(30)[:, None])
+    assert_array_equal(query_regions, 0)
+    assert_array_equal(gallery_regions, 0)
+    distances, indices = wrapper.kneighbors(X)
+    in_other_batch = wrapper.kneighbors(Q)
+    assert_array_equal(in_other_batch[1], indices)
+    assert_allclose(in_other_batch[0], distances, rtol=1e-4, atol=1e-4)
+    for i, item in enumerate(X):
+        alone = wrapper.kneighbors([item])
+        assert_array_equal(alone[1][0], indices[i])
+        assert_array_equal(alone[0][0], distances[i])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_is_a_tie_depends_on_the_dtype(metric):
+    query, item = np.array([[1.0, 0.0]]), np.array([[1.0, 2e-6], [1.0, 1e-6], [1.0, 0.1]])
+    for dtype, better in [(np.float32, 0), (np.float64, 1)]:
+        index = NearestNeighborsRetriever(metric=metric).fit([item.astype(dtype)])
+        assert index.best_regions([query.astype(dtype)], [[0]])[1] == better
+        index = NearestNeighborsRetriever(metric=metric).fit([item[::-1].astype(dtype)])
+        assert index.best_regions([query.astype(dtype)], [[0]])[1] == 1  # a difference that is not rounding
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(1, 25),
