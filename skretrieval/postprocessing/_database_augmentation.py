@@ -10,6 +10,9 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._linalg import l2_normalize, row_blocks
+from ._region_sets import reject_region_sets
+
+_WHY_NO_REGIONS = "takes one descriptor per image; with regions, QueryExpansion augments the queries instead"
 
 # Similarities held at a time.
 _BLOCK_ELEMENTS = 2**22
@@ -100,6 +103,7 @@ class DatabaseAugmentation(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         self : DatabaseAugmentation
             The fitted estimator.
         """
+        reject_region_sets(X, type(self).__name__, _WHY_NO_REGIONS)
         X = validate_data(self, X, dtype=[np.float64, np.float32], copy=True)
         self.database_ = X
         fingerprints = _fingerprints(X)
@@ -122,6 +126,7 @@ class DatabaseAugmentation(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
             length, unless `augment_queries`.
         """
         check_is_fitted(self)
+        reject_region_sets(X, type(self).__name__, _WHY_NO_REGIONS)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         unit = l2_normalize(X)
         own = self._find(X)

@@ -2,23 +2,34 @@
 
 from numbers import Integral, Real
 
-import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, _fit_context
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._linalg import principal_axes, project
 from ._base import axes_for_share, check_rank
+from ._region_sets import (
+    RegionSetsMixin,
+    RowTransformerMixin,
+    is_region_sets,
+    split_region_sets,
+    stack_region_sets,
+)
 
 
-class PCAWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator):
     """Project on the principal axes and divide by a power of the variance along each.
 
     Whitening removes the correlations between the channels of a network and lessens the weight of what many
     images have in common. It is learned without labels, usually on another collection than the one searched;
     descriptors are normally of unit length before it and are brought to unit length again after it, with
     scikit-learn's :class:`~sklearn.preprocessing.Normalizer`.
+
+    Each row x becomes ``explained_variance_ ** -power * (components_ @ (x - mean_))``, not brought to unit length.
+
+    Region sets (a list of arrays of shape (M_i, n_features), one per image) are taken wherever descriptors are, and
+    give region sets: all regions of all images are the rows that :meth:`fit` learns from.
 
     Parameters
     ----------
@@ -102,8 +113,8 @@ class PCAWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Descriptors, at least two.
+        X : array-like of shape (n_samples, n_features), or list of arrays of shape (M_i, n_features)
+            Descriptors, or region sets, with at least two rows in all.
         y : Ignored
             Not used, present for API consistency.
 
@@ -117,7 +128,9 @@ class PCAWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ValueError
             If all rows are equal, or if X holds fewer than two rows, NaN or infinity.
         """
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        if is_region_sets(X):
+            X, _ = stack_region_sets(X)
+        X = validate_data(self, X, dtype=self._row_dtypes, ensure_min_samples=2)
         by_share = self.n_components is not None and not isinstance(self.n_components, Integral)
         axes = principal_axes(X, None if by_share else self.n_components, center=bool(self.center))
         rank = len(axes.eigenvalues)
@@ -132,37 +145,22 @@ class PCAWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.n_components_ = n_kept
         return self
 
-    def transform(self, X):
-        """Whiten the rows of X.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Descriptors.
-
-        Returns
-        -------
-        X_new : ndarray of shape (n_samples, n_components_)
-            ``explained_variance_ ** -power * (components_ @ (x - mean_))`` for each row x. The rows are not
-            brought to unit length.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return project(X, self.mean_, self.components_ * self.explained_variance_[:, None] ** -self.power)
+    def _transform_rows(self, rows):
+        return project(rows, self.mean_, self.components_ * self.explained_variance_[:, None] ** -self.power)
 
     def inverse_transform(self, X):
         """Bring whitened descriptors back to the space of the features.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_)
-            Whitened descriptors, of the length that :meth:`transform` gave them: L2 normalisation afterwards
-            cannot be undone.
+        X : array-like of shape (n_samples, n_components_), or list of arrays of shape (M_i, n_components_)
+            Whitened descriptors, or region sets, of the length that :meth:`transform` gave them: L2
+            normalisation afterwards cannot be undone.
 
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features)
-            The original rows if no axis was dropped; otherwise their nearest points in the span of the kept
+        X_original : ndarray of shape (n_samples, n_features), or list of ndarrays of shape (M_i, n_features)
+            As given. The original rows if no axis was dropped; otherwise their nearest points in the span of the kept
             axes.
 
         Raises
@@ -171,7 +169,10 @@ class PCAWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             If X does not have `n_components_` columns.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=[np.float64, np.float32])
+        if is_region_sets(X):
+            rows, offsets = stack_region_sets(X)
+            return split_region_sets(self.inverse_transform(rows), offsets)
+        X = check_array(X, dtype=self._row_dtypes)
         if X.shape[1] != self.n_components_:
             raise ValueError(f"X has {X.shape[1]} columns, but there are n_components_={self.n_components_}.")
         back = self.components_ * self.explained_variance_[:, None] ** self.power

@@ -4,18 +4,29 @@ from numbers import Real
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
+from ._region_sets import (
+    RegionSetsMixin,
+    RowTransformerMixin,
+    is_region_sets,
+    split_region_sets,
+    stack_region_sets,
+)
 
-class PowerNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+
+class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, RowTransformerMixin, BaseEstimator):
     """Replace every entry x by sign(x) * |x| ** exponent.
 
     Exponents below one flatten bursts: a pattern repeated many times in a photograph (windows of a facade) no
     longer outweighs everything else in its descriptor. Usually followed by scikit-learn's
     :class:`~sklearn.preprocessing.Normalizer`; this estimator does not change the length of the rows to one
     itself.
+
+    Region sets (a list of arrays of shape (M_i, n_features), one per image) are taken wherever descriptors are, and
+    give region sets.
 
     Parameters
     ----------
@@ -61,8 +72,8 @@ class PowerNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Descriptors.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), or list of arrays (M_i, n_features)
+            Descriptors, or region sets.
         y : Ignored
             Not used, present for API consistency.
 
@@ -71,46 +82,32 @@ class PowerNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self : PowerNormalizer
             This estimator.
         """
-        validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        if is_region_sets(X):
+            X, _ = stack_region_sets(X)
+        validate_data(self, X, accept_sparse="csr", dtype=self._row_dtypes)
         return self
-
-    def transform(self, X):
-        """Raise every entry to the power, keeping its sign.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Descriptors.
-
-        Returns
-        -------
-        X_new : {ndarray, sparse matrix} of shape (n_samples, n_features)
-            A new array or matrix of the same kind and dtype.
-        """
-        return self._signed_power(X, self.exponent)
 
     def inverse_transform(self, X):
         """Undo :meth:`transform`.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Normalised descriptors.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), or list of arrays (M_i, n_features)
+            Normalised descriptors, or region sets.
 
         Returns
         -------
-        X_original : {ndarray, sparse matrix} of shape (n_samples, n_features)
-            ``sign(x) * |x| ** (1 / exponent)``.
+        X_original : {ndarray, sparse matrix} of shape (n_samples, n_features), or list of ndarrays
+            As given: ``sign(x) * |x| ** (1 / exponent)``.
         """
-        return self._signed_power(X, 1.0 / self.exponent)
+        if is_region_sets(X):
+            rows, offsets = stack_region_sets(X)
+            return split_region_sets(self.inverse_transform(rows), offsets)
+        X = validate_data(self, X, accept_sparse="csr", dtype=self._row_dtypes, reset=False)
+        return _signed_power(X, 1.0 / self.exponent)
 
-    def _signed_power(self, X, exponent):
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        if sparse.issparse(X):
-            X = X.copy()
-            X.data = _signed_power(X.data, exponent)
-            return X
-        return _signed_power(X, exponent)
+    def _transform_rows(self, rows):
+        return _signed_power(rows, self.exponent)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -121,4 +118,8 @@ class PowerNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 
 def _signed_power(x, exponent):
+    if sparse.issparse(x):
+        powers = x.copy()
+        powers.data = _signed_power(x.data, exponent)
+        return powers
     return np.copysign(np.abs(x) ** exponent, x)

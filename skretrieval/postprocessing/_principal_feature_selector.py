@@ -105,6 +105,8 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
     array([0, 2])
     """
 
+    _row_dtypes = None  # what is selected stays what it was
+
     _parameter_constraints: dict = {
         "n_features": [Interval(Integral, 1, None, closed="left")],
         "n_axes": [

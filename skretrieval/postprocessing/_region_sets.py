@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import TransformerMixin
+from sklearn.utils import check_array, get_tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 class RegionSetsMixin:
@@ -16,6 +18,8 @@ class RegionSetsMixin:
     rows. scikit-learn wraps the ``transform`` and ``fit_transform`` that a transformer class defines itself; those of
     this class stay plain, so that the containers of ``set_output`` get tables only.
     """
+
+    _row_dtypes: Any = (np.float64, np.float32)  # other numbers become the first; None leaves all as they are
 
     def _transform_rows(self, rows: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -36,7 +40,10 @@ class RegionSetsMixin:
         if not is_region_sets(X):
             return super().transform(X)  # type: ignore[misc]
         check_is_fitted(self)
-        rows, offsets = stack_region_sets(X, self.n_features_in_, type(self).__name__)  # type: ignore[attr-defined]
+        # steps that learn nothing may not know the number of features
+        rows, offsets = stack_region_sets(X, getattr(self, "n_features_in_", None), type(self).__name__)
+        if self._row_dtypes is not None:
+            rows = check_array(rows, dtype=self._row_dtypes, ensure_all_finite=False)
         return split_region_sets(self._transform_rows(rows), offsets)
 
     def fit_transform(self, X, y=None, **params):
@@ -61,6 +68,32 @@ class RegionSetsMixin:
         return super().fit_transform(X, y, **params)  # type: ignore[misc]
 
 
+class RowTransformerMixin(TransformerMixin):
+    """Transform tables of descriptors by ``_transform_rows``.
+
+    The other half of :class:`RegionSetsMixin`, to be named after it: the containers of ``set_output`` need a
+    ``transform`` for tables alone.
+    """
+
+    def transform(self, X):
+        """Transform each descriptor.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features_in)
+            Descriptors; sparse ones where the estimator takes them.
+
+        Returns
+        -------
+        Z : {ndarray, sparse matrix} of shape (n_samples, n_out)
+            Descriptors.
+        """
+        check_is_fitted(self)
+        accept_sparse = "csr" if get_tags(self).input_tags.sparse else False
+        X = validate_data(self, X, accept_sparse=accept_sparse, dtype=self._row_dtypes, reset=False)  # type: ignore[attr-defined]
+        return self._transform_rows(X)  # type: ignore[attr-defined]
+
+
 def is_region_sets(X: Any) -> bool:
     """Whether X is a sequence of 2-D arrays, one per image, and not itself a 2-D table."""
     if isinstance(X, np.ndarray):
@@ -69,6 +102,27 @@ def is_region_sets(X: Any) -> bool:
     elif not isinstance(X, list | tuple):
         return False
     return len(X) > 0 and (np.ndim(X[0]) == 2 or any(getattr(item, "ndim", 0) == 2 for item in X))
+
+
+def reject_region_sets(X: Any, owner: str, why: str) -> None:
+    """Raise a ValueError for region sets.
+
+    Parameters
+    ----------
+    X : object
+        Given descriptors.
+    owner : str
+        Who does not take them.
+    why : str
+        What it does with one descriptor per image, and what to use.
+
+    Raises
+    ------
+    ValueError
+        If `X` is region sets.
+    """
+    if is_region_sets(X):
+        raise ValueError(f"X holds region sets (a 2-D array for each of {len(X)} images), but {owner} {why}.")
 
 
 def stack_region_sets(
