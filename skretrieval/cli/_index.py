@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ _GENERATION = re.compile(r"-(\d+)\.(?:json|npy|joblib)$")
 _PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "joblib", "pillow")
 
 
-@dataclass
+@dataclass(slots=True)
 class IndexedImage:
     """One image of an index.
 
@@ -282,12 +283,12 @@ def write_index(
     settings: dict,
     images: list[IndexedImage],
     skipped: dict[str, str],
-    descriptors: np.ndarray,
-    gallery: np.ndarray,
+    arrays: dict[str, dict],
+    dimension: int,
     front: Pipeline | dict,
     search: Pipeline,
 ) -> dict:
-    """Write a new generation, make it the valid one, then delete the old one.
+    """Complete a new generation, make it the valid one, then delete the old one.
 
     Parameters
     ----------
@@ -301,8 +302,11 @@ def write_index(
         In the order of the rows.
     skipped : dict
         Relative path of each file that could not be read, and why.
-    descriptors, gallery : ndarray of shape (n_rows, d) and (n_rows, d')
-        As pooled, and after post-processing.
+    arrays : dict
+        The records of the files of this generation that are written already: "descriptors", as pooled, and
+        "gallery", after post-processing.
+    dimension : int
+        Columns of the gallery.
     front : Pipeline or dict
         The fitted extractor and pooler, or the record of the file that holds them already.
     search : Pipeline
@@ -313,12 +317,11 @@ def write_index(
     manifest : dict
         What ``index.json`` now holds.
     """
-    generation = 1 + max((_generation(file) for file in path.iterdir()), default=0)
-    table = {"images": [asdict(image) for image in images], "skipped": skipped}
+    generation = _generation(path / arrays["gallery"]["name"])
+    table = {"images": images, "skipped": skipped}
     files = {
         "images": write_json(path / f"images-{generation}.json", table),
-        "descriptors": write_array(path / f"descriptors-{generation}.npy", descriptors),
-        "gallery": write_array(path / f"gallery-{generation}.npy", gallery),
+        **arrays,
         "front": front
         if isinstance(front, dict)
         else write_model(path / f"front-{generation}.joblib", front),
@@ -333,7 +336,7 @@ def write_index(
         "n_images": len(images),
         "n_labels": len({image.label for image in images} - {""}),
         "n_skipped": len(skipped),
-        "dimension": int(gallery.shape[1]),
+        "dimension": dimension,
         "settings": settings,
         "versions": package_versions(),
         "files": files,
@@ -341,32 +344,44 @@ def write_index(
     write_json(path / MANIFEST, manifest)
     valid = {record["name"] for record in files.values()}
     for file in path.iterdir():
-        if _generation(file) and file.name not in valid:
+        # Of other generations, or of a killed process that had not finished a file.
+        if (_generation(file) and file.name not in valid) or file.suffix == ".tmp":
             file.unlink()
     return manifest
 
 
+def next_generation(path: Path) -> int:
+    """Return the number of the generation that comes after all that left files in the folder."""
+    return 1 + max((_generation(file) for file in path.iterdir()), default=0)
+
+
 def write_json(file: Path, content: Any) -> dict:
     """Write JSON that a person can read; returns the file's record for the manifest."""
-    # ASCII, so that even a file name that is no valid UTF-8 survives.
-    text = json.dumps(content, indent=1)
-    return _write(file, lambda stream: stream.write(text.encode("ascii")))
+    # ASCII, so that even a file name that is no valid UTF-8 survives. Part by part: the table of a million images is
+    # several times larger as Python objects and text than as a file.
+    parts = json.JSONEncoder(indent=1, default=asdict).iterencode(content)
+
+    def write(stream):
+        while text := "".join(islice(parts, 4096)):
+            stream.write(text.encode("ascii"))
+
+    return write_file(file, write)
 
 
 def write_array(file: Path, array: np.ndarray) -> dict:
     """Write an array as .npy; returns the file's record for the manifest."""
-    return _write(
+    return write_file(
         file, lambda stream: np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
     )
 
 
 def write_model(file: Path, model: Any) -> dict:
     """Pickle a fitted model with joblib; returns the file's record for the manifest."""
-    return _write(file, lambda stream: joblib.dump(model, stream))
+    return write_file(file, lambda stream: joblib.dump(model, stream))
 
 
-def _write(file: Path, writer: Callable) -> dict:
-    """Write under a temporary name, then rename: the file is never seen in part."""
+def write_file(file: Path, writer: Callable) -> dict:
+    """Write under a temporary name, then rename: the file is never seen in part; returns its record."""
     temporary = file.with_name(f".{file.name}.tmp")
     with open(temporary, "wb") as stream:
         writer(stream)

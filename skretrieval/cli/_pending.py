@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import joblib
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from ._blocks import Block, write_blocks
 from ._index import IndexedImage, write_array, write_json, write_model
 
 _PLAN = "plan.json"
@@ -79,21 +81,26 @@ class Pending:
             self.path / f"{name}.json", {"images": [asdict(image) for image in images], "skipped": skipped}
         )
 
-    def shards(self) -> list[tuple[list[IndexedImage], np.ndarray | None]]:
-        """Return the images and the array of each finished shard."""
-        result = []
+    def shards(self) -> Iterator[tuple[list[IndexedImage], Path | None]]:
+        """Yield the images of each finished shard, and the file with their descriptors."""
         for file in self._shards():
+            rows = file.with_suffix(".npy")
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
                 images = [IndexedImage(**row) for row in content["images"]]
-                # Not mapped: thousands of shards would be thousands of open files.
-                array = np.load(file.with_suffix(".npy"), allow_pickle=False) if images else None
+                if images:
+                    np.load(rows, mmap_mode="r", allow_pickle=False)  # whole? It is read when all are merged.
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{file} or its .npy is damaged: {error!r}. Delete both; their images are described again"
                 ) from error
-            result.append((images, array))
-        return result
+            yield images, rows if images else None
+
+    def keep_rows(self, n_rows: int, blocks: Iterable[Block]) -> np.ndarray:
+        """Write rows that post-processing is fitted on, and map them."""
+        file = self.path / "rows.npy"
+        write_blocks(file, n_rows, blocks)
+        return np.load(file, mmap_mode="r", allow_pickle=False)
 
     def has_shards(self) -> bool:
         """Tell whether anything was described."""

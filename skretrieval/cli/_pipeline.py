@@ -150,13 +150,6 @@ def _reason(text: str, file: str) -> str:
     return rest if found else re.sub(r"^Entry \d+: ", "", text)
 
 
-def fit_search(search: Pipeline, descriptors: Any, labels: list[str]) -> Any:
-    """Fit all steps of `search` but the retriever on the gallery, and return the gallery's final descriptors."""
-    post = search[:-1]
-    y = np.array(labels) if labels and all(labels) else None
-    return post.fit_transform(descriptors, y) if len(post) else descriptors
-
-
 def as_scores(retriever: Any, distances: np.ndarray) -> tuple[str, np.ndarray]:
     """Return the name and the values of what to show for distances: the similarity for the cosine."""
     while hasattr(retriever, "retriever"):  # a wrapper, such as query expansion

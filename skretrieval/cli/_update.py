@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
@@ -17,9 +17,10 @@ from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
 from . import _index
+from ._blocks import fit_search, merge, write_blocks
 from ._index import IndexedImage
 from ._pending import Pending
-from ._pipeline import describe_files, fit_search, leniently, make_pipeline, resolve_settings, split_pipeline
+from ._pipeline import describe_files, leniently, make_pipeline, resolve_settings, split_pipeline
 
 # What an interruption can cost at most: a shard of about so many seconds, within so many images.
 _SHARD_SECONDS = 5.0
@@ -54,12 +55,19 @@ class Report:
     seconds: float = 0.0
 
 
-@dataclass
+class _File(NamedTuple):
+    """What is noted of a file, instead of the whole of `os.stat`."""
+
+    st_size: int
+    st_mtime_ns: int
+
+
+@dataclass(slots=True)
 class _Known:
-    """An image whose descriptor exists: rows `start` to `stop` of `array`."""
+    """An image whose descriptor exists: rows `start` to `stop` of an array, or of the .npy file of a shard."""
 
     image: IndexedImage
-    array: np.ndarray
+    source: np.ndarray | Path
     start: int
     stop: int
     resumed: bool = False
@@ -141,9 +149,10 @@ def _update(folder, out, files, base, pending, settings, sample, extractor_param
     if base is not None:
         known = _rows(_index.read_images(out, base), _index.read_array(out, base, "descriptors"))
     before = set(known)
-    for images, array in pending.shards():
-        known.update(_rows(images, array, resumed=True))
+    for images, rows in pending.shards():
+        known.update(_rows(images, rows, resumed=True))
     found, todo, report = _compare(folder, files, known, before)
+    del known
 
     front, search = split_pipeline(make_pipeline(settings))
     fitted: Pipeline | dict = {} if base is None else base["files"]["front"]
@@ -155,38 +164,59 @@ def _update(folder, out, files, base, pending, settings, sample, extractor_param
             fitted = fitted_front
         with leniently(fitted_front, **(extractor_params or {})):
             _describe(folder, todo, files, fitted_front, pending, report, progress)
-        for images, array in pending.shards():
-            found.update((path, item) for path, item in _rows(images, array).items() if path in todo)
+        for images, rows in pending.shards():
+            found.update((path, item) for path, item in _rows(images, rows).items() if path in todo)
     if not found:
         reason = next(iter(report.skipped.items()))
         raise ValueError(f"None of the {len(files)} images in {folder} can be read: {reason[0]}: {reason[1]}")
 
-    images, descriptors = _merge(found)
+    # In the order of the paths, as a fresh index would have them.
+    items = [found.pop(path) for path in sorted(found)]
+    images = [item.image for item in items]
     report.n_images = len(images)
     if base is not None and _same(out, base, folder, images, report.skipped):
         pending.clear()
         return report
-    labels = [image.label for image in images]
-    gallery = fit_search(search, _index.split_regions(descriptors, images), labels)
-    if isinstance(gallery, list):
-        gallery = np.concatenate(gallery)
+    _write(out, folder, items, settings, report.skipped, pending, fitted, search)
+    pending.clear()
+    return report
+
+
+def _write(
+    out: Path,
+    folder: Path,
+    items: list[_Known],
+    settings: dict,
+    skipped: dict[str, str],
+    pending: Pending,
+    front: Pipeline | dict,
+    search: Pipeline,
+) -> None:
+    """Write the new generation. The arrays are never in memory, whole."""
+    images = [item.image for item in items]
+    parts = [(item.source, item.start, item.stop) for item in items]
+    n_rows = sum(item.stop - item.start for item in items)
+    generation = _index.next_generation(out)
+    names = {kind: f"{kind}-{generation}.npy" for kind in ("descriptors", "gallery")}
+    arrays = {"descriptors": write_blocks(out / names["descriptors"], n_rows, merge(parts))}
+    rows = np.load(out / names["descriptors"], mmap_mode="r", allow_pickle=False)
+    final = fit_search(search, rows, images, pending.keep_rows)
+    arrays["gallery"] = write_blocks(out / names["gallery"], n_rows, final)
     _index.write_index(
         out,
         folder=folder,
         settings=settings,
         images=images,
-        skipped=report.skipped,
-        descriptors=descriptors,
-        gallery=gallery,
-        front=fitted,
+        skipped=skipped,
+        arrays=arrays,
+        dimension=np.load(out / names["gallery"], mmap_mode="r", allow_pickle=False).shape[1],
+        front=front,
         search=search,
     )
-    pending.clear()
-    return report
 
 
 # ------------------------------------------------------------------------------------------------- what to do
-def _scan(folder: Path) -> dict[str, os.stat_result]:
+def _scan(folder: Path) -> dict[str, _File]:
     """Find the images of a folder; those that vanish meanwhile were never there."""
     from ..datasets._folder import list_images
 
@@ -195,9 +225,10 @@ def _scan(folder: Path) -> dict[str, os.stat_result]:
     files = {}
     for path in list_images(folder):
         try:
-            files[path] = os.stat(folder / path)
+            stat = os.stat(folder / path)
         except FileNotFoundError:
             continue
+        files[path] = _File(stat.st_size, stat.st_mtime_ns)
     if not files:
         raise ValueError(f"no images in {folder}")
     return files
@@ -248,13 +279,15 @@ def _begin(
     return base, settings
 
 
-def _rows(images: list[IndexedImage], array: np.ndarray | None, resumed: bool = False) -> dict[str, _Known]:
-    if not images or array is None:
+def _rows(
+    images: list[IndexedImage], source: np.ndarray | Path | None, resumed: bool = False
+) -> dict[str, _Known]:
+    if not images or source is None:
         return {}
     stops = np.cumsum([1 if image.n_regions is None else image.n_regions for image in images]).tolist()
     starts = [0, *stops[:-1]]
     return {
-        image.path: _Known(image, array, start, stop, resumed)
+        image.path: _Known(image, source, start, stop, resumed)
         for image, start, stop in zip(images, starts, stops, strict=True)
     }
 
@@ -371,21 +404,6 @@ def _describe(
             start += len(shard)
             wanted = round(len(shard) * _SHARD_SECONDS / (time.perf_counter() - began))
             size = min(max(wanted, _SHARD_SIZES[0]), _SHARD_SIZES[1])
-
-
-def _merge(found: dict[str, _Known]) -> tuple[list[IndexedImage], np.ndarray]:
-    """Put images and descriptors in the order of the paths, as a fresh index would have them."""
-    items = [found[path] for path in sorted(found)]
-    images = [item.image for item in items]
-    if images[0].n_regions is not None:
-        return images, np.concatenate([item.array[item.start : item.stop] for item in items])
-    descriptors = np.empty((len(items), items[0].array.shape[1]), dtype=items[0].array.dtype)
-    places: dict[int, list[int]] = {}
-    for place, item in enumerate(items):
-        places.setdefault(id(item.array), []).append(place)
-    for members in places.values():
-        descriptors[members] = items[members[0]].array[[items[place].start for place in members]]
-    return images, descriptors
 
 
 def _same(out: Path, base: dict, folder: Path, images: list[IndexedImage], skipped: dict[str, str]) -> bool:

@@ -14,6 +14,9 @@ from ._base import check_rank
 
 UNLABELLED = -1
 
+# Numbers taken into float64 at a time, for the scatters: 8 MiB.
+_BLOCK_ELEMENTS = 2**20
+
 
 class LearnedWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Whiten the differences between images of the same object, then rotate to what tells objects apart.
@@ -127,16 +130,16 @@ class LearnedWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
             labels = _encode_labels(y)
             axes = principal_axes(X)
-            coordinates = project(X.astype(np.float64, copy=False), axes.mean, axes.components)
-            same = same_label_scatter(coordinates, labels)
+            same = same_label_scatter(X, labels, axes.components)
             total = axes.eigenvalues * (len(X) - 1.0) * len(X)
         else:
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
             queries, positives = _check_pairs(pairs, len(X))
-            center = np.mean(X[queries], axis=0, dtype=np.float64)
+            batches = _batches(0, len(queries), X.shape[1])
+            totals = [np.sum(X[queries[start:stop]], axis=0, dtype=np.float64) for start, stop in batches]
+            center = np.sum(totals, axis=0) / len(queries)
             axes = principal_axes(X, center=center)
-            coordinates = project(X.astype(np.float64, copy=False), axes.mean, axes.components)
-            same = pair_scatter(coordinates, queries, positives)
+            same = pair_scatter(X, queries, positives, axes.components)
             total = axes.eigenvalues * (len(X) - 1.0)
 
         n_kept = check_rank(self.n_components, len(axes.eigenvalues), X)
@@ -180,7 +183,7 @@ class LearnedWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
 
-def same_label_scatter(X, labels):
+def same_label_scatter(X, labels, axes=None):
     """Scatter of all same-label pairs, ``sum over i < j of one label (x_i - x_j)(x_i - x_j)^T``.
 
     Parameters
@@ -189,12 +192,14 @@ def same_label_scatter(X, labels):
         Rows.
     labels : ndarray of int of shape (n,)
         Codes of the labels, negative for rows without one.
+    axes : ndarray of shape (d, D), default=None
+        Scatter of the coordinates along these axes, instead of the rows themselves.
 
     Returns
     -------
-    scatter : ndarray of shape (D, D), float64
+    scatter : ndarray of shape (d, d), or (D, D), float64
         Computed as the sum of n_c times the scatter of each class about its mean: O(n D^2), whatever the
-        number of pairs.
+        number of pairs, and over batches of whole classes (a class that is larger than a batch takes several).
 
     Raises
     ------
@@ -211,16 +216,38 @@ def same_label_scatter(X, labels):
             "No two samples share a label (label -1 marks unlabelled samples), so there is no same-label "
             "pair to learn from."
         )
-    rows = X[order].astype(np.float64, copy=False)
-    starts = np.cumsum(counts) - counts
-    # Relative to its first row, a class of equal rows has a scatter of exactly zero.
-    rows = rows - np.repeat(rows[starts], counts, axis=0)
-    rows -= np.repeat(np.add.reduceat(rows, starts, axis=0) / counts[:, None], counts, axis=0)
-    rows *= np.sqrt(np.repeat(counts, counts))[:, None]
-    return rows.T @ rows
+    ends = np.cumsum(counts)
+    starts, of_class = ends - counts, np.repeat(np.arange(len(counts)), counts)
+
+    def from_the_first(begin, end):
+        """Yield rows in float64 relative to the first one of their class, and where in them each class begins."""
+        for start, stop in _batches(begin, end, X.shape[1]):
+            own = of_class[start:stop]
+            # Relative to its first row, a class of equal rows has a scatter of exactly zero.
+            rows = X[order[start:stop]].astype(np.float64)
+            rows -= X[order[starts[own]]]
+            yield rows, own, np.flatnonzero(np.diff(own, prepend=-1))
+
+    size = X.shape[1] if axes is None else len(axes)
+    scatter = np.zeros((size, size))
+    at_a_time = max(1, _BLOCK_ELEMENTS // X.shape[1])
+    first = 0
+    while first < len(counts):
+        stop = max(first + 1, int(np.searchsorted(ends, starts[first] + at_a_time, side="right")))
+        limits = int(starts[first]), int(ends[stop - 1])
+        means = np.zeros((stop - first, X.shape[1]))
+        for rows, own, begins in from_the_first(*limits):
+            means[own[begins] - first] += np.add.reduceat(rows, begins, axis=0)
+        means /= counts[first:stop, None]
+        for rows, own, _ in from_the_first(*limits):
+            rows -= means[own - first]
+            rows *= np.sqrt(counts[own])[:, None]
+            _add_scatter(scatter, rows, axes)
+        first = stop
+    return scatter
 
 
-def pair_scatter(X, queries, positives):
+def pair_scatter(X, queries, positives, axes=None):
     """Scatter of the differences of given pairs of rows.
 
     Parameters
@@ -229,14 +256,33 @@ def pair_scatter(X, queries, positives):
         Rows.
     queries, positives : ndarray of int of shape (n_pairs,)
         The pairs, as indices of rows.
+    axes : ndarray of shape (d, D), default=None
+        Scatter of the coordinates along these axes, instead of the rows themselves.
 
     Returns
     -------
-    scatter : ndarray of shape (D, D), float64
+    scatter : ndarray of shape (d, d), or (D, D), float64
         ``sum over pairs (x_q - x_p)(x_q - x_p)^T``.
     """
-    differences = X[queries].astype(np.float64, copy=False) - X[positives]
-    return differences.T @ differences
+    size = X.shape[1] if axes is None else len(axes)
+    scatter = np.zeros((size, size))
+    for start, stop in _batches(0, len(queries), X.shape[1]):
+        differences = X[queries[start:stop]].astype(np.float64)
+        differences -= X[positives[start:stop]]
+        _add_scatter(scatter, differences, axes)
+    return scatter
+
+
+def _add_scatter(scatter, rows, axes):
+    """Add the scatter of rows about the origin, of their coordinates if there are axes."""
+    coordinates = rows if axes is None else rows @ axes.T
+    scatter += coordinates.T @ coordinates
+
+
+def _batches(start, stop, n_features):
+    """Limits of so many rows as are taken into float64 at a time."""
+    step = max(1, _BLOCK_ELEMENTS // n_features)
+    return [(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
 def _encode_labels(y):

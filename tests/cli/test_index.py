@@ -2,14 +2,20 @@
 
 import json
 import os
+import tracemalloc
 
 import filelock
 import joblib
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from skretrieval.cli import _index, _update
+from skretrieval import _linalg
+from skretrieval.cli import _blocks, _index, _pending, _update
+from skretrieval.cli._blocks import merge, write_blocks
 from skretrieval.cli._index import ImageIndex, IndexedImage
+from skretrieval.cli._pipeline import make_pipeline, resolve_settings, split_pipeline
+from skretrieval.postprocessing import _learned_whitening
 
 
 def rewrite_manifest(index, **changes):
@@ -113,7 +119,7 @@ def test_a_newer_format_says_what_to_do(index_copy, shared_photographs, run):
 
 def test_a_model_that_cannot_be_loaded_names_the_versions(index_copy, shared_photographs, run):
     manifest = json.loads((index_copy / "index.json").read_text())
-    record = _index._write(index_copy / "front-1.joblib", lambda stream: stream.write(b"no pickle"))
+    record = _index.write_file(index_copy / "front-1.joblib", lambda stream: stream.write(b"no pickle"))
     manifest["files"]["front"] = record
     manifest["versions"]["scikit-learn"] = "0.1"
     (index_copy / "index.json").write_text(json.dumps(manifest))
@@ -140,6 +146,7 @@ def test_an_interrupted_write_leaves_the_old_index(index, photographs, run, draw
         patch.setattr(_index, "write_model", fail)  # after the arrays are written, before index.json
         run("index", photographs, "--out", index, "--no-progress", fails=True)
     assert (index / "descriptors-2.npy").exists()
+    (index / ".gallery-2.npy.tmp").write_bytes(b"as a killed process leaves it")
     assert run("search", index, photographs / "a" / "00.png") == before
     output = run("index", photographs, "--out", index, "--no-progress")
     assert "13 images (1 finished before an interruption, 12 unchanged)" in output
@@ -171,20 +178,67 @@ def test_region_sets_keep_their_rows():
     assert [len(rows) for rows in sets] == [2, 1, 3]
     np.testing.assert_array_equal(np.concatenate(sets), array)
 
-    known = _update._rows(images, array)
-    shuffled = {path: known[path] for path in ["2.png", "0.png"]}
-    kept, rows = _update._merge(shuffled)
-    assert [image.path for image in kept] == ["0.png", "2.png"]
-    np.testing.assert_array_equal(rows, array[[0, 1, 3, 4, 5]])
+    kept = _update._rows(images, array)
+    np.testing.assert_array_equal(merged([kept["0.png"], kept["2.png"]]), array[[0, 1, 3, 4, 5]])
 
 
-def test_rows_from_several_arrays_are_merged_in_order_of_the_paths():
+def merged(items):
+    """Merge the rows of some images, which lie where they lie."""
+    blocks = list(merge([(item.source, item.start, item.stop) for item in items]))
+    places = np.concatenate([places for places, _ in blocks])
+    assert sorted(places) == list(range(len(places)))
+    return np.concatenate([rows for _, rows in blocks])[np.argsort(places)]
+
+
+@pytest.mark.parametrize("block", [1, 4, 2**20])
+def test_rows_from_several_arrays_and_files_are_merged_in_order(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(_blocks, "_BLOCK_ELEMENTS", block)
     first, second = np.arange(6.0).reshape(3, 2), 10 + np.arange(4.0).reshape(2, 2)
+    np.save(tmp_path / "second.npy", second)
     known = _update._rows([IndexedImage(name, 1, 1, "") for name in "aeb"], first)
-    known |= _update._rows([IndexedImage(name, 1, 1, "") for name in "dc"], second)
-    images, rows = _update._merge(known)
-    assert "".join(image.path for image in images) == "abcde"
+    known |= _update._rows([IndexedImage(name, 1, 1, "") for name in "dc"], tmp_path / "second.npy")
+    rows = merged([known[name] for name in sorted(known)])
     np.testing.assert_array_equal(rows, [first[0], first[2], second[1], second[0], first[1]])
+
+
+def test_blocks_in_any_order_make_the_file_of_the_whole_array(tmp_path):
+    array = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+    places = [[1, 2, 5], [0, 4, 8], [3, 6, 7]]
+    record = write_blocks(tmp_path / "blocks.npy", 9, [(np.array(own), array[own]) for own in places])
+    assert record["blake2b"] == _index.write_array(tmp_path / "whole.npy", array)["blake2b"]
+    assert sorted(os.listdir(tmp_path)) == ["blocks.npy", "whole.npy"]
+
+
+@pytest.mark.parametrize("whitening", ["none", "pca", "learned"])
+def test_the_arrays_are_never_in_memory(tmp_path, monkeypatch, whitening):
+    """From shards to the gallery, a small part of the descriptors at a time."""
+    for module in (_blocks, _linalg, _learned_whitening):
+        monkeypatch.setattr(module, "_BLOCK_ELEMENTS", 2**14)
+    rng = np.random.default_rng(0)
+    items, n_shards, n, d = [], 60, 200, 256
+    for shard in range(n_shards):
+        np.save(tmp_path / f"{shard}.npy", rng.normal(size=(n, d)).astype(np.float32))
+        # shard after shard takes every sixtieth place in the order of the paths
+        images = [IndexedImage(f"{row * n_shards + shard}", 1, 1, "", f"{row % 50}") for row in range(n)]
+        items += _update._rows(images, tmp_path / f"{shard}.npy").values()
+    items.sort(key=lambda item: int(item.image.path))
+    whole = np.stack([np.load(tmp_path / f"{shard}.npy") for shard in range(n_shards)], axis=1).reshape(-1, d)
+    settings = resolve_settings({"recipe": "crow", "whitening": whitening, "extractor": "squeezenet1_1"})
+    front, search = split_pipeline(make_pipeline(settings))
+    labels = [item.image.label for item in items]
+    expected = clone(search[:-1]).fit_transform(whole, labels)
+    pending = _pending.Pending(tmp_path)
+    pending.begin({}, fresh=True)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    _update._write(tmp_path, tmp_path, items, settings, {}, pending, front, search)
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    manifest = _index.read_manifest(tmp_path)
+    np.testing.assert_array_equal(_index.read_array(tmp_path, manifest, "descriptors"), whole)
+    gallery = _index.read_array(tmp_path, manifest, "gallery")
+    np.testing.assert_allclose(gallery, expected, rtol=1e-4, atol=1e-6)
+    assert peak < whole.nbytes / 2
 
 
 def test_image_index_from_python(index_copy, shared_photographs):
