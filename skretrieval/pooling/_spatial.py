@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from ._channel import selected_channels, sparsity_deviation
-from ._normalise import l2
+from ._normalise import l2, lengths, out_of_range
 
 _ROUND_OFF = 1e-12  # relative: a map of equal cells comes out of a float64 sum this equal
 
@@ -54,14 +54,21 @@ def activation_norm(maps: torch.Tensor) -> torch.Tensor:
     With ``reduce="sum"`` the weighted SPoC of HOW, without its smoothing and reduction of the local descriptors (both
     of which need training). Defined for maps with negative activations, too.
 
+    The weighted sums are of second degree in the activations. In maps whose largest norm lies beyond the cube root of
+    the float's range (about 1e-13 to 7e12 in float32) they would over- or underflow: there the norms are relative to
+    the largest one, and the descriptor is that of the scaled map, as good after l2-normalisation.
+
     References
     ----------
     Tolias, Jenicek, Chum, "Learning and aggregating deep local descriptors for instance-level recognition", ECCV
     2020, section 3.1.
     """
-    largest = maps.abs().amax(dim=(1, 2, 3), keepdim=True)  # divided by it first, so that no square overflows
-    scaled = maps / torch.where(largest > 0, largest, 1)
-    return torch.linalg.vector_norm(scaled, dim=1) * largest[:, 0]
+    norms = lengths(maps, dim=1)
+    outside = out_of_range(norms)
+    if bool(outside.any()):
+        largest = norms.flatten(1).amax(dim=1)[:, None, None]
+        norms = torch.where(outside[:, None, None] & (largest > 0), norms / largest, norms)
+    return norms
 
 
 def scda(maps: torch.Tensor, connectivity: int = 4) -> torch.Tensor:

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval
 
 from ._base import BasePooler
 from ._batches import Batch
-from ._normalise import l2
+from ._normalise import l2, lengths
 from ._reductions import max_cells
 from ._threads import on_one_thread
 
@@ -66,7 +66,7 @@ class SquareSumRMACPooler(BasePooler):
         maps = batches[0].rectified if self.rectify else batches[0].maps
         scales = _windows(*maps.shape[2:], self.n_levels, self.ceil_mode)
         maxima = max_cells(maps, np.concatenate(scales)).split([len(boxes) for boxes in scales], dim=1)
-        return l2(torch.stack([torch.linalg.vector_norm(scale, dim=1) for scale in maxima]).sum(dim=0))
+        return l2(torch.stack([lengths(scale, dim=1) for scale in maxima]).sum(dim=0))
 
 
 @lru_cache(maxsize=1024)

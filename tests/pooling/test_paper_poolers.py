@@ -131,3 +131,14 @@ def test_ceil_mode_reaches_the_border():
     narrow[0, 0, -1, -1] = 1
     assert SquareSumRMACPooler(1).fit_transform(narrow) == 0
     assert SquareSumRMACPooler(1, ceil_mode=True).fit_transform(narrow) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-20, 1e18, 1e30])
+def test_squares_of_any_scale(scale):
+    maps = np.stack([make_map(6, 9, 7, seed=seed) for seed in range(3)])
+    expected = SquareSumRMACPooler().fit_transform(maps)
+    beside_others = np.concatenate([maps * scale, maps, np.zeros_like(maps[:1])]).astype(np.float32)
+    found = SquareSumRMACPooler().fit_transform(beside_others)
+    assert_allclose(found[:3], expected, rtol=2e-5)
+    assert_allclose(found[3:6], expected, rtol=2e-5)
+    assert not found[6].any()

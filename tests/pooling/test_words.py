@@ -63,12 +63,31 @@ def test_scda_of_signed_maps_follows_the_sums():
     assert_array_equal(scda(signed)[0], words.scda_mask(signed[0].numpy()))
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-36, 1e-20, 1e-14, 1e-10, 1.0, 1e10, 1e14, 1e20, 1e36])
 def test_activation_norm_of_any_scale(scale):
     maps = torch.from_numpy(make_signed_map(4, 3, 5)).float() * scale
-    expected = words.activation_norm_weights(maps[None].double().numpy()[0])
-    assert_allclose(activation_norm(maps[None])[0], expected, rtol=1e-5)
-    assert not activation_norm(torch.zeros(1, 4, 2, 2)).any()
+    expected = words.activation_norm_weights(maps.double().numpy())
+    if not 1e-11 < scale < 1e11:  # weights times activations would leave float32: relative to the largest
+        expected = expected / expected.max()
+    # beside others in a batch
+    batch = torch.stack([maps, torch.zeros_like(maps), torch.ones_like(maps)])
+    weights = activation_norm(batch)
+    assert_allclose(weights[0], expected, rtol=1e-5)
+    assert_array_equal(weights[1], 0)
+    assert_allclose(weights[2], 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("regions", ["whole", "rmac"])
+def test_activation_norm_descriptors_point_as_in_double_precision(regions, scale):
+    maps = np.stack([make_map(6, 9, 7, seed=seed) for seed in range(3)]).astype(np.float32)
+    maps = np.concatenate([np.float32(scale) * maps, maps])
+    pooler = WeightedPooler("activation_norm", regions=regions)
+    single, double = (
+        pooler.fit_transform(maps.astype(dtype)).astype(np.float64) for dtype in (np.float32, np.float64)
+    )
+    single, double = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (single, double))
+    assert_allclose(single, double, rtol=2e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
