@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ._feature_maps import FeatureMaps
 from ._images import check_headers, check_images, content_digest, describe, read_image, resize_longest
+from ._kept_maps import kept_arrays, to_half
 
 _CACHE_FORMAT = 1  # part of every cache key: raise it when the maps of the same photograph change
 _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
@@ -50,6 +51,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         "device": [str, torch.device],
         "on_error": [StrOptions({"raise", "warn"})],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "memory_keeps": [StrOptions({"maps", "descriptors", "both"})],
+        "memory_dtype": [StrOptions({"float32", "float16"})],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
@@ -202,19 +205,26 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         return sizes
 
     # ------------------------------------------------------------------ one pass over photographs
-    def _map_batches(self, images: list, positions: np.ndarray, failed: dict[int, str]) -> Iterator[tuple]:
-        """Yield (indices, maps) in batches of equal shape; fill `failed` (see FeatureMaps.batches)."""
+    def _map_batches(
+        self, images: list, positions: np.ndarray, failed: dict[int, str], known: Any = None
+    ) -> Iterator[tuple]:
+        """Yield (indices, maps) in batches of equal shape; fill `failed` (see FeatureMaps.batches).
+
+        Photographs that `known` takes, whose descriptors are kept, are left out.
+        """
         self._network()
         store = self._store()
         buckets: OrderedDict[tuple, list] = OrderedDict()  # by shape, the one that waits longest first
         patience = _WAITING_BATCHES * self.batch_size
-        entries = self._read_ahead(images, positions, store)
+        entries = self._read_ahead(images, positions, store, known)
         for index, entry in enumerate(
             tqdm(entries, total=len(images), unit="image", disable=not self.verbose)
         ):
             if isinstance(entry, Exception):
                 failed[int(positions[index])] = str(entry)
                 yield np.array([index]), self._zeros(1)
+                continue
+            if known is not None and known.takes(index, entry):
                 continue
             shape = (entry.maps is not None, *(array.shape for array in entry.arrays))
             buckets.setdefault(shape, []).append((index, entry))
@@ -231,12 +241,12 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         device = self._device()
         return self._packed([torch.zeros(n, channels, 1, 1, device=device) for channels in self._channels()])
 
-    def _read_ahead(self, images: list, positions: np.ndarray, store) -> Iterable:
+    def _read_ahead(self, images: list, positions: np.ndarray, store, known: Any = None) -> Iterable:
         """Read, decode and resize in threads, in order, at most a few batches ahead of the network."""
 
         def read(index):
             try:
-                return self._read(int(positions[index]), images[index], store)
+                return self._read(int(positions[index]), images[index], store, known)
             except (OSError, ValueError) as error:
                 if self.on_error == "raise":
                     raise
@@ -245,20 +255,26 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         workers = min(8, cpu_count()) if self.n_jobs is None else effective_n_jobs(self.n_jobs)
         return _in_order(read, len(images), workers, ahead=max(2 * self.batch_size, 2 * workers))
 
-    def _read(self, position: int, item: Any, store) -> Bunch:
+    def _read(self, position: int, item: Any, store, known: Any = None) -> Bunch:
         sizes = self._sizes()
-        key, data = None, None
-        if store is not None:
+        key, data, digest = None, None, None
+        if store is not None or known is not None:
             digest, data = content_digest(position, item)
+        if known is not None:
+            descriptor = known.find(digest)
+            if descriptor is not None:
+                return Bunch(descriptor=descriptor)
+        if store is not None:
             key = f"{digest}-{self._cache_key()}"
             if store.check_call_in_cache(key, None):
                 maps = store(key, None)
                 if maps is not None:  # None where the stored file is damaged
-                    return Bunch(key=key, item=item, maps=maps, arrays=maps)
+                    return Bunch(key=key, digest=digest, item=item, maps=maps, arrays=maps)
         # Decoding at a fraction is allowed down to twice the wanted size: the bicubic step then hides it.
         draft = None if None in sizes else 2 * max(sizes)
         image = read_image(position, item, draft, data)
-        return Bunch(key=key, item=item, maps=None, arrays=[resize_longest(image, size) for size in sizes])
+        arrays = [resize_longest(image, size) for size in sizes]
+        return Bunch(key=key, digest=digest, item=item, maps=None, arrays=arrays)
 
     def _finish(self, batch: list, positions: np.ndarray, store, failed: dict[int, str]) -> tuple:
         """Return (indices, maps) of a batch of equal shape, from the cache or from the network."""
@@ -269,7 +285,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 torch.from_numpy(np.stack(layer)).to(self._device())
                 for layer in zip(*(entry.maps for entry in entries), strict=True)
             ]
-            return indices, self._packed(outputs)
+            return indices, self._packed([maps.float() for maps in outputs] if self._rounds() else outputs)
         try:
             per_size = self._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
         except RuntimeError as error:
@@ -286,11 +302,11 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             failed.update(reasons)
             return indices, self._zeros(len(indices))
         outputs = self._fuse(per_size)
+        if self._rounds():
+            halves = to_half(outputs, positions[indices], [entry.item for entry in entries])
+            outputs = [maps.float() for maps in halves]  # what comes back from the cache in later passes
         if store is not None:
-            # bfloat16 has no numpy type; float32 holds it exactly
-            hosts = [
-                (maps.float() if maps.dtype == torch.bfloat16 else maps).cpu().numpy() for maps in outputs
-            ]
+            hosts = kept_arrays(halves if self._rounds() else outputs)
             for place, entry in enumerate(entries):
                 store.call(entry.key, [host[place] for host in hosts])
         return indices, self._packed(outputs)
@@ -341,11 +357,20 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     # ------------------------------------------------------------------ the cache
+    def _memory(self) -> Any:
+        return check_memory(os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory)
+
+    def _keeps_maps(self) -> bool:
+        return self.memory is not None and self.memory_keeps != "descriptors"
+
+    def _rounds(self) -> bool:
+        return self._keeps_maps() and self.memory_dtype == "float16"
+
     def _store(self):
-        if self.memory is None:
+        """Return what keeps maps, or None."""
+        if not self._keeps_maps():
             return None
-        memory = check_memory(os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory)
-        store = memory.cache(_stored, ignore=["maps"])
+        store = self._memory().cache(_stored, ignore=["maps"])
         # joblib inspects the function at its first use: let that happen before threads share it
         store.check_call_in_cache("", None)
         return store
@@ -353,7 +378,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     def _cache_key(self) -> str:
         sizes = ",".join(str(size) for size in self._sizes())
         fusion = self.multi_resolution if len(self._sizes()) > 1 else None
-        return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}"
+        rounded = "-float16" if self._rounds() else ""
+        return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}{rounded}"
 
 
 def _in_order(read: Callable, n: int, workers: int, ahead: int) -> Iterator:

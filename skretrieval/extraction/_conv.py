@@ -63,8 +63,19 @@ class ConvFeatureExtractor(BaseExtractor):
         in one warning at the end of the pass and in ``failed_``.
 
     memory : str, path or joblib.Memory, default=None
-        Keeps the maps of each photograph, by its content, box and size and by the network, so that a grid search
-        runs each photograph through the network once.
+        Keeps the maps of each photograph, by its content, box and size and by the network, and the descriptors that
+        poolers make of them, so that a grid search runs each photograph through the network once.
+
+    memory_keeps : {"maps", "descriptors", "both"}, default="both"
+        What `memory` keeps. "maps": the feature maps, some MB a photograph. "descriptors": not the maps but what a
+        pooler makes of them, some KB a photograph; a pooler that learns from the maps then runs the network in
+        each of its passes. "both": the descriptors of each pooler beside the maps, which are then read once however
+        many folds of a cross-validation ask for them.
+
+    memory_dtype : {"float32", "float16"}, default="float32"
+        In which precision maps are kept. float16 takes half the space and reading time; the maps are rounded in the
+        first pass as in later ones (they come as float32), and activations beyond 65504 raise a ValueError.
+        Descriptors, and maps that are not kept, are not rounded.
 
     n_jobs : int, default=None
         Threads that read and decode ahead of the network. None: one per core, at most 8.
@@ -96,6 +107,14 @@ class ConvFeatureExtractor(BaseExtractor):
     -----
     The layer of the papers: S002 uses pool5 of VGG16, S001 and S004 the last convolution (relu5_3, relu5_4 of
     VGG19), S003 ``["layer4", "layer3"]`` of ResNet50; S000 does not say pool5 or relu5_3 (A-11).
+
+    With `memory`, descriptors are written as they come (every few seconds, at the end, and when the pass is
+    interrupted): the same call resumes after an interruption. They are found again by the photograph's content and
+    box, the network and its settings, and the pooler: its class, its parameters and what it has learned. They lie in
+    the folder of the ``joblib.Memory``, whose ``clear`` removes them, and need one that is a folder on disk. Not
+    kept, because a change of it could not be seen, is what a pooler makes that has a function, a class or an object
+    from outside this package, NumPy, SciPy, scikit-learn and PyTorch among its parameters, that is itself defined
+    elsewhere, or that is, or contains, a :class:`~skretrieval.pooling.ClassActivationMask`.
 
     Examples
     --------
@@ -133,6 +152,8 @@ class ConvFeatureExtractor(BaseExtractor):
         dtype="float32",
         on_error="raise",
         memory=None,
+        memory_keeps="both",
+        memory_dtype="float32",
         n_jobs=None,
         store_weights=True,
         random_state=None,
@@ -148,6 +169,8 @@ class ConvFeatureExtractor(BaseExtractor):
         self.dtype = dtype
         self.on_error = on_error
         self.memory = memory
+        self.memory_keeps = memory_keeps
+        self.memory_dtype = memory_dtype
         self.n_jobs = n_jobs
         self.store_weights = store_weights
         self.random_state = random_state

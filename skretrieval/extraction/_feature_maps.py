@@ -120,8 +120,12 @@ class FeatureMaps:
         Batches come as they fill, so `indices` (places in this sequence) need not ascend. With one layer and
         one resolution `maps` is the tensor, else a tuple of tensors.
         """
+        return self._batches()
+
+    def _batches(self, *known: Any) -> Iterator[tuple[np.ndarray, Any]]:
+        """Yield the batches, without the photographs that `known` takes."""
         self.failed_ = {}
-        yield from self.extractor._map_batches(self.images, self.positions, self.failed_)
+        yield from self.extractor._map_batches(self.images, self.positions, self.failed_, *known)
         news = {position: why for position, why in self.failed_.items() if position not in self._reported}
         if news:
             self._reported.update(news)

@@ -105,7 +105,19 @@ class ConvKernelExtractor(BaseExtractor):
         `transform`, with one warning that lists them all.
 
     memory : str, path or joblib.Memory, default=None
-        Keeps the maps of each photograph, by its content, box and size and by the learned filters.
+        Keeps the maps of each photograph, by its content, box and size and by the learned filters, and the
+        descriptors that poolers make of them (see the notes of :class:`ConvFeatureExtractor`).
+
+    memory_keeps : {"maps", "descriptors", "both"}, default="both"
+        What `memory` keeps. "maps": the feature maps, some MB a photograph. "descriptors": not the maps but what a
+        pooler makes of them, some KB a photograph; a pooler that learns from the maps then runs the network in
+        each of its passes. "both": the descriptors of each pooler beside the maps, which are then read once however
+        many folds of a cross-validation ask for them.
+
+    memory_dtype : {"float32", "float16"}, default="float32"
+        In which precision maps are kept. float16 takes half the space and reading time; the maps are rounded in the
+        first pass as in later ones (they come as float32), and activations beyond 65504 raise a ValueError.
+        Descriptors, and maps that are not kept, are not rounded.
 
     n_jobs : int, default=None
         Threads that read and decode ahead of the network. None: one per core, at most 8.
@@ -204,6 +216,8 @@ class ConvKernelExtractor(BaseExtractor):
         device="auto",
         on_error="raise",
         memory=None,
+        memory_keeps="both",
+        memory_dtype="float32",
         n_jobs=None,
         random_state=None,
         verbose=False,
@@ -224,6 +238,8 @@ class ConvKernelExtractor(BaseExtractor):
         self.device = device
         self.on_error = on_error
         self.memory = memory
+        self.memory_keeps = memory_keeps
+        self.memory_dtype = memory_dtype
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose

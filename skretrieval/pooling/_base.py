@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..extraction import FeatureMaps
 from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
+from ._kept import Described, RegionSets, Rows, collect
 
 
 class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -22,6 +24,8 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     """
 
     _layers = False  # whether entries are tuples of maps
+    # whether class, parameters and what was learned tell what it makes of a map, so that it can be kept on disk
+    _follows_from_parameters = True
 
     @property
     def _learns(self) -> bool:
@@ -131,22 +135,31 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return self._describe_all(X)
 
     # ------------------------------------------------------------------ one pass
-    def _describe_all(self, X: Any) -> np.ndarray:
-        n = n_entries(X)
-        result = None
-        with torch.inference_mode():
-            for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers, BLOCK_BYTES):
-                if "_channels" not in self.__dict__:
-                    self._start([batch.maps.shape[1] for batch in batches])
-                rows = self._describe(batches).cpu().numpy()
-                if result is None:
-                    self._n_features_out = rows.shape[1]
-                    result = np.zeros((n, rows.shape[1]), dtype=rows.dtype)
-                elif rows.dtype.itemsize > result.dtype.itemsize:
-                    result = result.astype(rows.dtype)
-                result[batches[0].indices] = rows
-        assert result is not None  # n_entries raised on empty input
-        return result
+    def _describe_all(self, X: Any) -> Any:
+        found = Rows(n_entries(X))
+        self._collect(X, found)
+        return found.array
+
+    def _collect(self, X: Any, into: Rows | RegionSets) -> None:
+        channels = collect(self, X, self._described, into, self.__dict__.get("_channels"))
+        if channels is not None and "_channels" not in self.__dict__:
+            # All was known. A zero map, as an unreadable photograph has, fits what a first map would have.
+            self._start(channels)
+            with torch.inference_mode():
+                zeros = (torch.zeros(1, count, 1, 1) for count in channels)
+                rows = self._describe(tuple(Batch(np.zeros(1, dtype=int), zero, True) for zero in zeros))
+            self._n_features_out = rows.shape[1]
+
+    @torch.inference_mode()
+    def _described(self, X: Any) -> Iterator[Described]:
+        """Yield the descriptors of each batch, with their places."""
+        for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers, BLOCK_BYTES):
+            if "_channels" not in self.__dict__:
+                self._start([batch.maps.shape[1] for batch in batches])
+            rows = self._describe(batches).cpu().numpy()
+            self._n_features_out = rows.shape[1]
+            indices = batches[0].indices
+            yield indices, np.full(len(indices), len(rows) // len(indices)), rows
 
     # ------------------------------------------------------------------ scikit-learn
     def __sklearn_tags__(self):

@@ -106,7 +106,7 @@ def iter_batches(
         if channels is None:
             channels = found
         elif found != channels:
-            _raise_channels(indices[0], found, channels)
+            raise_channels(indices[0], found, channels)
         source = X if isinstance(X, FeatureMaps) else None
         size = _n_together(tensors[0], sum(tensor[0].nbytes for tensor in tensors), block_bytes)
         for start in range(0, len(indices), size):
@@ -122,7 +122,9 @@ def _n_together(maps: Any, n_bytes: int, block_bytes: int) -> int:
     return max(1, (BATCH_BYTES if on_gpu else block_bytes) // max(1, n_bytes))
 
 
-def _raise_channels(index: int, found: list[int], expected: list[int]) -> None:
+def raise_channels(index: int, found: list[int], expected: list[int]) -> None:
+    """Raise a ValueError that names the entry and both numbers of channels."""
+
     def words(counts):
         return counts[0] if len(counts) == 1 else tuple(counts)
 
@@ -177,7 +179,7 @@ def _from_memory(
         found = [shape[0] for shape in shapes]
         expected = found if expected is None else expected
         if found != expected:
-            _raise_channels(index, found, expected)
+            raise_channels(index, found, expected)
         buckets.setdefault(shapes, []).append(index)
     for shapes, members in buckets.items():
         first = X[members[0]] if layers else (X[members[0]],)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +13,8 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval
 
-from ._batches import Batch, iter_batches, n_entries
+from ._batches import iter_batches, n_entries
+from ._kept import Described, RegionSets
 from ._local_descriptors import CodebookPooler, nearest, tensor_of
 from ._normalise import l2
 
@@ -148,24 +150,31 @@ class BoWPooler(CodebookPooler):
     def _describe_all(self, X: Any):
         if not self.sparse_output:
             return super()._describe_all(X)
-        shape = (n_entries(X), self.n_clusters)
-        histograms, dtype = [], np.dtype(np.float32)
-        with torch.inference_mode():
-            for (batch,) in iter_batches(X, self._channels):
-                histograms += self._histograms(batch, shape)
-                dtype = np.promote_types(dtype, np.float64 if batch.maps.dtype == torch.float64 else dtype)
-        rows, words, counts = (np.concatenate(parts) for parts in zip(*histograms, strict=True))
-        bags = sparse.csr_matrix((counts.astype(np.float64), (rows, words)), shape=shape)
-        return normalize(bags, copy=False).astype(dtype)
+        found = RegionSets(n_entries(X))
+        self._collect(X, found)
+        bags = found.finish()
+        words, counts = np.concatenate(bags).T.astype(np.float64)
+        borders = np.concatenate([[0], np.cumsum([len(bag) for bag in bags])])
+        shape = (len(bags), self.n_clusters)
+        matrix = sparse.csr_matrix((counts, words.astype(np.int64), borders), shape=shape)
+        return normalize(matrix, copy=False).astype(bags[0].dtype)
 
-    def _histograms(self, batch: Batch, shape: tuple[int, int]) -> list[tuple[np.ndarray, ...]]:
-        """Return (image, word, count) of the words in a batch: counted here, so that cells do not pile up."""
-        found: list[tuple[np.ndarray, ...]] = []
-        for block in self._blocks(batch):
-            cells, valid = self._local(block)
-            words = self._words(cells)[valid].cpu().numpy()
-            rows = np.repeat(block.indices, valid.sum(dim=1).cpu().numpy())
-            counts = sparse.coo_matrix((np.ones(len(rows), dtype=np.int64), (rows, words)), shape=shape)
-            counts.sum_duplicates()
-            found.append((counts.row, counts.col, counts.data))
-        return found
+    @torch.inference_mode()
+    def _described(self, X: Any) -> Iterator[Described]:
+        """Yield what `_describe_all` makes the result of; sparse bags as rows (word, count), one set per image.
+
+        Counted here, so that cells do not pile up.
+        """
+        if not self.sparse_output:
+            yield from super()._described(X)
+            return
+        for (batch,) in iter_batches(X, self._channels):
+            for block in self._blocks(batch):
+                cells, valid = self._local(block)
+                words = self._words(cells)[valid].cpu().numpy()
+                rows = np.repeat(np.arange(len(valid)), valid.sum(dim=1).cpu().numpy())
+                ones = np.ones(len(rows), dtype=np.int64)
+                bags = sparse.coo_matrix((ones, (rows, words)), shape=(len(valid), self.n_clusters)).tocsr()
+                pairs = np.stack([bags.indices, bags.data], axis=1)  # exact in float32 below 2**24
+                dtype = np.float64 if batch.maps.dtype == torch.float64 else np.float32
+                yield block.indices, np.diff(bags.indptr), pairs.astype(dtype)

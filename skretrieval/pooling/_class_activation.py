@@ -82,6 +82,7 @@ class ClassActivationMask(BasePooler):
     (2, 512)
     """
 
+    _follows_from_parameters = False  # the classifier's weights may be others tomorrow
     _parameter_constraints: dict = {
         "pooler": [HasMethods(["fit", "transform"])],
         "backbone": [str, nn.Module, callable],

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.utils._param_validation import StrOptions
 
-from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
+from ._batches import Batch, n_entries
 from ._composition import PoolerComposition
+from ._kept import RegionSets
 from ._normalise import l2
-from ._region_pieces import in_order
 from ._region_sets import RegionSetOutput
 
 
@@ -124,17 +122,8 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
         return self.combine == "regions"
 
     def _describe_all(self, X: Any) -> Any:
-        return (
-            in_order(n_entries(X), self._sets(X)) if self.combine == "regions" else super()._describe_all(X)
-        )
-
-    @torch.inference_mode()
-    def _sets(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield (indices, counts, rows) of the images of each batch."""
-        for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers, BLOCK_BYTES):
-            if "_channels" not in self.__dict__:
-                self._start([batch.maps.shape[1] for batch in batches])
-            rows = self._describe(batches).cpu().numpy()
-            self._n_features_out = rows.shape[1]
-            indices = batches[0].indices
-            yield indices, np.full(len(indices), len(self.poolers_)), rows
+        if self.combine != "regions":
+            return super()._describe_all(X)
+        sets = RegionSets(n_entries(X))
+        self._collect(X, sets)
+        return sets.finish()

@@ -12,6 +12,7 @@ import torch
 from ._batches import Batch
 from ._candidate_regions import ImageRegions, candidate_regions, whole_region
 from ._channel import sparsity
+from ._kept import RegionSets
 from ._normalise import l2
 from ._salient_points import detections, salient_cells, salient_points, stacked
 
@@ -84,12 +85,10 @@ def cut(batch: Batch, elements: int) -> Iterator[Batch]:
 
 def in_order(n: int, parts: Iterable) -> list[np.ndarray]:
     """Put (indices, counts, rows) of images in order; one dtype for all, the widest."""
-    sets: list[Any] = [None] * n
-    for indices, counts, rows in parts:
-        for index, own in zip(indices, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
-            sets[index] = own
-    widest = np.result_type(*{own.dtype for own in sets})
-    return [own.astype(widest, copy=False) for own in sets]
+    sets = RegionSets(n)
+    for part in parts:
+        sets.add(*part)
+    return sets.finish()
 
 
 def response_of(batch: Batch) -> torch.Tensor:

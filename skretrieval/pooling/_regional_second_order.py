@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._batches import Batch, iter_batches, n_entries
 from ._candidate_regions import ImageRegions
+from ._kept import RegionSets, collect
 from ._region_pieces import Piece, RegionSettings, cut, find_regions, in_order, pieces, response_of
 from ._region_whitening import RegionAxes
 from ._salient_points import import_detector, photographs_of
@@ -136,6 +137,8 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
     [1, 1, 1]
     """
 
+    _learns = True
+    _follows_from_parameters = True
     _parameter_constraints: dict = {
         "n_clusters": [Interval(Integral, 1, 8, closed="both")],
         "n_local": [Interval(Integral, 1, None, closed="left"), None],
@@ -354,13 +357,14 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
     # ------------------------------------------------------------------ describing
     def _describe_all(self, X: Any, known: dict[int, np.ndarray] | None) -> list[np.ndarray]:
         self._check_points(X)
-        return in_order(
-            n_entries(X),
-            (
-                (piece.indices, piece.counts, self._whitened(self._region_vectors(piece)))
-                for piece in self._pieces(X, known)
-            ),
-        )
+
+        def parts(maps):
+            for piece in self._pieces(maps, known):
+                yield piece.indices, piece.counts, self._whitened(self._region_vectors(piece))
+
+        sets = RegionSets(n_entries(X))
+        collect(self, X, parts, sets, [self.n_features_in_])
+        return sets.finish()
 
     @torch.inference_mode()
     def _first_order(self, piece: Piece) -> torch.Tensor:
