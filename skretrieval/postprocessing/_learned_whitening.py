@@ -5,12 +5,13 @@ from numbers import Integral
 
 import numpy as np
 from scipy import linalg
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, _fit_context
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from .._linalg import flip_signs, principal_axes, project
 from ._base import check_rank
+from ._region_sets import RegionSetsMixin, RowTransformerMixin, reject_region_sets
 
 UNLABELLED = -1
 
@@ -18,7 +19,7 @@ UNLABELLED = -1
 _BLOCK_ELEMENTS = 2**20
 
 
-class LearnedWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class LearnedWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator):
     """Whiten the differences between images of the same object, then rotate to what tells objects apart.
 
     With the scatter of same-label pairs ``C_S`` and of all the other pairs ``C_D``, the projection is ``P =
@@ -26,6 +27,10 @@ class LearnedWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     much, and the axes are ordered by how much different objects differ. Descriptors are normally of unit
     length before it and are brought to unit length again after it, with scikit-learn's
     :class:`~sklearn.preprocessing.Normalizer`.
+
+    Each row x becomes ``components_ @ (x - mean_)``, not brought to unit length. :meth:`transform` does so for each
+    region of region sets (a list of arrays of shape (M_i, n_features), one per image), too; what is learned from are
+    descriptors of whole images.
 
     Parameters
     ----------
@@ -126,14 +131,20 @@ class LearnedWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             If there is neither y nor pairs, if y is continuous, if no two rows share a label, if a pair
             points outside of X or at one row twice, or if all rows or the two rows of every pair are equal.
         """
+        reject_region_sets(
+            X,
+            type(self).__name__,
+            "learns from one descriptor per image: fit it on whole images (transform takes region sets), or use "
+            "PCAWhitening, which learns from regions",
+        )
         if pairs is None:
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+            X, y = validate_data(self, X, y, dtype=self._row_dtypes, ensure_min_samples=2)
             labels = _encode_labels(y)
             axes = principal_axes(X)
             same = same_label_scatter(X, labels, axes.components)
             total = axes.eigenvalues * (len(X) - 1.0) * len(X)
         else:
-            X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+            X = validate_data(self, X, dtype=self._row_dtypes, ensure_min_samples=2)
             queries, positives = _check_pairs(pairs, len(X))
             batches = _batches(0, len(queries), X.shape[1])
             totals = [np.sum(X[queries[start:stop]], axis=0, dtype=np.float64) for start, stop in batches]
@@ -155,22 +166,8 @@ class LearnedWhitening(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.n_components_ = n_kept
         return self
 
-    def transform(self, X):
-        """Whiten the rows of X.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Descriptors.
-
-        Returns
-        -------
-        X_new : ndarray of shape (n_samples, n_components_)
-            ``components_ @ (x - mean_)`` for each row x, not brought to unit length.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return project(X, self.mean_, self.components_)
+    def _transform_rows(self, rows):
+        return project(rows, self.mean_, self.components_)
 
     @property
     def _n_features_out(self):

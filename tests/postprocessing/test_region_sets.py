@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from skretrieval.postprocessing import DatabaseAugmentation, PCAWhitening, PowerNormalizer
+from skretrieval.postprocessing import DatabaseAugmentation, LearnedWhitening, PCAWhitening, PowerNormalizer
 from skretrieval.retrieval import NearestNeighborsRetriever
 
 
@@ -49,6 +49,23 @@ def test_whole_numbers_become_floats(step):
     assert Z[0].dtype == np.float64
 
 
+def test_learned_whitening_of_whole_images_whitens_their_regions():
+    sets = make_sets()
+    whole = np.stack([item.mean(axis=0) for item in sets])
+    whitening = LearnedWhitening(3).fit(whole, np.arange(20) // 2)
+    Z = whitening.transform(sets)
+    np.testing.assert_array_equal(np.vstack(Z), whitening.transform(np.vstack(sets)))
+
+
+@pytest.mark.parametrize("params", [{"y": np.arange(20) // 2}, {"pairs": ([0], [1])}])
+def test_learned_whitening_says_what_it_learns_from(params):
+    for method in (LearnedWhitening().fit, LearnedWhitening().fit_transform):
+        with pytest.raises(
+            ValueError, match=r"LearnedWhitening learns from one descriptor per image.*PCAWhitening"
+        ):
+            method(make_sets(), **params)
+
+
 def test_database_augmentation_says_what_takes_region_sets():
     augmentation = DatabaseAugmentation()
     fitted = DatabaseAugmentation().fit(np.eye(6))
@@ -59,13 +76,16 @@ def test_database_augmentation_says_what_takes_region_sets():
             method(make_sets())
 
 
-@pytest.mark.parametrize("step", [PCAWhitening(), PowerNormalizer()])
+@pytest.mark.parametrize("step", [PCAWhitening(), PowerNormalizer(), LearnedWhitening()])
 def test_bad_sets_are_named(step):
     sets = make_sets()
     fitted = clone(step).fit(np.vstack([item[:1] for item in sets]), np.arange(20) // 2)
     broken = [item.copy() for item in sets]
     broken[7] = np.vstack([broken[7], np.full((1, 6), np.nan)])
-    for method in (fitted.transform, clone(step).fit, clone(step).fit_transform):
+    methods = [fitted.transform]
+    if not isinstance(step, LearnedWhitening):
+        methods += [clone(step).fit, clone(step).fit_transform]
+    for method in methods:
         with pytest.raises(ValueError, match=f"NaN in item 7, region {len(sets[7])}"):
             method(broken)
         with pytest.raises(ValueError, match="Item 1 has 0 regions"):
