@@ -1,4 +1,4 @@
-"""Average precision, from ranks, from relevance and from lists of ids."""
+"""Average precision, from lists of ids, from relevance and from hits."""
 
 import numpy as np
 
@@ -102,43 +102,6 @@ def mean_average_precision(rankings, positives, junk=None, *, method="trapezoid"
     """
     hits = find_hits_of_queries(rankings, positives, junk)
     return mean_over_queries(average_precisions(*hits.without_junk(), method), sample_weight)
-
-
-def ap_from_ranks(ranks, n_positives, method="trapezoid"):
-    """Average precision of one query from the ranks of its positives.
-
-    Parameters
-    ----------
-    ranks : array-like of int of shape (n_found,)
-        0-based ranks of the positives that were retrieved, ascending, counted without junk.
-    n_positives : int
-        Number of positives that exist, at least n_found.
-    method : {"trapezoid", "finite", "printed"}, default="trapezoid"
-        See :func:`average_precision`.
-
-    Returns
-    -------
-    score : float
-        NaN if `n_positives` is 0.
-
-    Raises
-    ------
-    ValueError
-        If the ranks do not ascend, are negative, or are more than `n_positives`; or if the method is unknown.
-
-    Examples
-    --------
-    >>> from skretrieval.metrics._average_precision import ap_from_ranks
-    >>> ap_from_ranks([3, 4, 5], 3)
-    0.3
-    """
-    ranks = np.asarray(ranks)
-    if ranks.ndim != 1:
-        raise ValueError(f"ranks must be 1-D, got {ranks.ndim} dimensions.")
-    if ranks.size and (ranks[0] < 0 or np.any(np.diff(ranks) <= 0)):
-        raise ValueError("ranks must be non-negative and strictly ascending.")
-    scores = average_precisions(np.zeros(ranks.size, dtype=np.intp), ranks, np.array([n_positives]), method)
-    return float(scores[0])
 
 
 def ap_from_relevance(relevant, n_positives=None, method="trapezoid"):
