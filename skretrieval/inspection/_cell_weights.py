@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..pooling import ClassActivationMask, PartWeightedPooler, TEmbeddingPooler
 from ..pooling._batches import Batch, iter_batches
-from ..pooling._local_descriptors import rounding
-from ..pooling._t_embedding import democratic_weights, directions
+from ..pooling._part_weighted import part_weights
+from ..pooling._t_embedding import democratic_weights
 from ..pooling._weighted import SentencePooler
 from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, over_cells, photograph_of
 
@@ -192,9 +192,8 @@ def _of_mask(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
 def _of_part(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
     if not 0 <= part < len(pooler.parts_):
         raise IndexError(f"part {part} is out of range for {len(pooler.parts_)} parts")
-    detector = pooler._maps(batch)[:, int(pooler.parts_[part])].double()
-    norm = detector.pow(pooler.alpha).sum().pow(1 / pooler.alpha)
-    return (detector / torch.where(norm > 0, norm, 1)).pow(1 / pooler.beta)
+    detectors = torch.tensor(pooler.parts_[part : part + 1])
+    return part_weights(pooler._maps(batch), detectors, float(pooler.alpha), float(pooler.beta))[:, 0]
 
 
 def _of_democracy(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
@@ -202,10 +201,7 @@ def _of_democracy(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
         raise ValueError(f"{pooler!r} weighs all cells alike")
     block = next(pooler._blocks(batch))
     cells, valid = pooler._local(block)
-    mean, components = (torch.tensor(values).to(cells) for values in pooler.embedding_axes_[:2])
-    centers = torch.tensor(pooler.cluster_centers_).to(cells)
-    phi = (directions(cells, centers, rounding(pooler.cluster_centers_)) - mean) @ components.T
-    weights = democratic_weights(phi, valid, pooler.n_iter)[0]
+    weights = democratic_weights(pooler._embedded(cells), valid, pooler.n_iter)[0]
     return torch.from_numpy(over_cells(pooler, block, valid, weights, 0))[None]
 
 

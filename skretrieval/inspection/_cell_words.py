@@ -10,7 +10,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..pooling import BoWPooler, FisherVectorPooler, NetVLADPooler, VLADPooler
 from ..pooling._batches import iter_batches
-from ..pooling._local_descriptors import nearest
 from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, over_cells, photograph_of
 
 _HUE_STEP = 0.618034  # the golden ratio: hues of any number of words keep apart
@@ -177,21 +176,12 @@ def _words(estimator: Any, entry: Any) -> tuple[np.ndarray, np.ndarray]:
     (batch,) = next(iter_batches(entry, estimator._channels))
     block = next(estimator._blocks(batch))
     cells, valid = estimator._local(block)
-    rows = cells[0]
-    if isinstance(estimator, FisherVectorPooler):
-        means, variances, weights = (
-            torch.tensor(values).to(rows)
-            for values in (estimator.means_, estimator.variances_, estimator.weights_)
-        )
-        density = torch.distributions.Normal(means, variances.sqrt()).log_prob(rows[:, None]).sum(dim=2)
-        strengths, words = (density + weights.log()).softmax(dim=1).max(dim=1)
-    elif isinstance(estimator, NetVLADPooler):
-        centers = torch.tensor(estimator.cluster_centers_).to(rows)
-        strengths, words = (-estimator.alpha_ * torch.cdist(rows, centers).square()).softmax(dim=1).max(dim=1)
+    if hasattr(estimator, "_shares"):
+        strengths, words = estimator._shares(cells).max(dim=2)
     else:
-        words = nearest(rows, torch.tensor(estimator.cluster_centers_))
-        strengths = torch.ones_like(words, dtype=rows.dtype)
+        words = estimator._words(cells)
+        strengths = torch.ones_like(words, dtype=cells.dtype)
     return (
-        over_cells(estimator, block, valid, words, -1),
-        over_cells(estimator, block, valid, strengths, 0),
+        over_cells(estimator, block, valid, words[0], -1),
+        over_cells(estimator, block, valid, strengths[0], 0),
     )

@@ -11,6 +11,7 @@ from ..pooling._batches import Batch, iter_batches
 from ..pooling._region_pieces import response_of
 from ..pooling._regions import check_boxes, rmac
 from ..pooling._salient_points import detections, salient_cells, salient_points
+from ..pooling._square_sum_rmac import windows
 from ..pooling._weighted import SentencePooler
 from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, photograph_of
 
@@ -202,18 +203,7 @@ def _boxes(estimator: Any, height: int, width: int) -> np.ndarray:
         return check_boxes(estimator._sentence().regions(height, width), height, width)
     if isinstance(estimator, EntropyPooler):
         return rmac(height, width, estimator.n_levels)
-    return np.concatenate(
-        [_windows(height, width, level, estimator.ceil_mode) for level in range(1, estimator.n_levels + 1)]
-    )
-
-
-def _windows(height: int, width: int, level: int, ceil_mode: bool) -> np.ndarray:
-    """Return the strided windows of S003 Algorithm 1 at one scale, cut off at the border."""
-    side = max(1, -(-2 * min(height, width) // (level + 1)))
-    stride = max(1, 2 * side // 5)
-    starts = [range(0, length - side + (stride if ceil_mode else 1), stride) for length in (height, width)]
-    row, col = (places.ravel() for places in np.meshgrid(*starts, indexing="ij"))
-    return np.stack([row, col, np.minimum(side, height - row), np.minimum(side, width - col)], axis=1)
+    return np.concatenate(windows(height, width, estimator.n_levels, estimator.ceil_mode))
 
 
 def _polygons(boxes: np.ndarray, height: int, width: int) -> list[np.ndarray]:

@@ -144,12 +144,30 @@ class FisherVectorPooler(CodebookPooler):
         self.weights_, self.means_, self.variances_ = mixture.weights_, mixture.means_, mixture.covariances_
         self._n_features_out = 2 * self.means_.size
 
+    def _shares(self, cells: torch.Tensor) -> torch.Tensor:
+        return posteriors(cells, *self._mixture(cells))
+
+    def _mixture(self, cells: torch.Tensor) -> list[torch.Tensor]:
+        return [tensor_of(values, cells) for values in (self.weights_, self.means_, self.variances_)]
+
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        weights, means, variances = (
-            tensor_of(values, cells) for values in (self.weights_, self.means_, self.variances_)
-        )
-        gradient = fisher_gradient(cells, valid, weights, means, variances)
+        gradient = fisher_gradient(cells, valid, *self._mixture(cells))
         return l2(signed_power(gradient, self.power).flatten(1))
+
+
+def posteriors(
+    cells: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, variances: torch.Tensor
+) -> torch.Tensor:
+    """Return the posterior (N, n, k) of each component; arguments as for :func:`fisher_gradient`."""
+    precisions = 1 / variances
+    exponents = (
+        (cells * cells) @ precisions.T
+        - 2 * (cells @ (means * precisions).T)
+        + (means * means * precisions).sum(dim=1)
+        + variances.log().sum(dim=1)
+        + means.shape[1] * math.log(2 * math.pi)
+    )
+    return (weights.log() - exponents / 2).softmax(dim=2)
 
 
 def fisher_gradient(
@@ -172,22 +190,13 @@ def fisher_gradient(
     means, variances : tensor of shape (k, D)
         Its means and variances.
     """
-    squares = cells * cells
-    precisions = 1 / variances
-    exponents = (
-        squares @ precisions.T
-        - 2 * (cells @ (means * precisions).T)
-        + (means * means * precisions).sum(dim=1)
-        + variances.log().sum(dim=1)
-        + means.shape[1] * math.log(2 * math.pi)
-    )
-    posteriors = (weights.log() - exponents / 2).softmax(dim=2) * valid[:, :, None]
+    shares = posteriors(cells, weights, means, variances) * valid[:, :, None]
     # moments about the means, each from one matrix product over the cells
-    zeroth = posteriors.sum(dim=1)[:, :, None]
-    first = posteriors.transpose(1, 2) @ cells
-    second = posteriors.transpose(1, 2) @ squares
+    zeroth = shares.sum(dim=1)[:, :, None]
+    first = shares.transpose(1, 2) @ cells
+    second = shares.transpose(1, 2) @ (cells * cells)
     by_mean = (first - zeroth * means) / variances.sqrt()
-    by_deviation = (second - 2 * first * means + zeroth * means * means) * precisions - zeroth
+    by_deviation = (second - 2 * first * means + zeroth * means * means) / variances - zeroth
     count = valid.sum(dim=1).clamp_min(1)[:, None, None]
     root = weights.sqrt()[:, None]
     return torch.stack([by_mean / (count * root), by_deviation / (count * root * math.sqrt(2))], dim=1)

@@ -53,7 +53,9 @@ class CodebookPooler(BasePooler):
 
     A subclass implements ``_learn_codebook(sample, rng)``, which sets its attributes and `_n_features_out`,
     ``_aggregate(cells, valid)``, a function of tensors (N, n, D) and (N, n) that returns (N, d), and
-    ``_numbers(n_cells, n_local)``, the size of its largest intermediate result per image.
+    ``_numbers(n_cells, n_local)``, the size of its largest intermediate result per image. One with visual words says
+    where a descriptor belongs, for its own use and for displays: ``_words(cells)`` gives the nearest (N, n), or
+    ``_shares(cells)`` the share of each (N, n, k).
     """
 
     _parameter_constraints: dict = {

@@ -107,10 +107,14 @@ class NetVLADPooler(CodebookPooler):
         self.alpha_ = -math.log(0.01) / gap if gap > rounding(self.cluster_centers_) else 0.0
         self._n_features_out = self.cluster_centers_.size
 
-    def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def _shares(self, cells: torch.Tensor) -> torch.Tensor:
         centers = tensor_of(self.cluster_centers_, cells)
         logits = 2 * self.alpha_ * (cells @ centers.T) - self.alpha_ * (centers * centers).sum(dim=1)
-        assignment = logits.softmax(dim=2) * valid[:, :, None]
+        return logits.softmax(dim=2)
+
+    def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        centers = tensor_of(self.cluster_centers_, cells)
+        assignment = self._shares(cells) * valid[:, :, None]
         floor = rounding(self.cluster_centers_)
         return l2(l2(aggregate_residuals(cells, assignment, centers, floor)).flatten(1))
 

@@ -124,14 +124,18 @@ def part_sums(maps: torch.Tensor, parts: torch.Tensor, alpha: float, beta: float
     alpha, beta : float
         Exponents of the norm and of the root.
     """
-    cells = maps.flatten(2)
-    detectors = cells[:, parts]
+    return part_weights(maps, parts, alpha, beta).flatten(2) @ maps.flatten(2).transpose(1, 2)
+
+
+def part_weights(maps: torch.Tensor, parts: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
+    """Return the weight (N, n_parts, H, W) of each cell for each part; arguments as for :func:`part_sums`."""
+    detectors = maps[:, parts].flatten(2)
     # divided by the largest first: powers of large or small activations leave the range of float32
     largest = detectors.amax(dim=2, keepdim=True)
     scaled = detectors / torch.where(largest > 0, largest, 1)
     norm = scaled.pow(alpha).sum(dim=2, keepdim=True).pow(1 / alpha)
     weights = (scaled / torch.where(norm > 0, norm, 1)).pow(1 / beta)
-    return weights @ cells.transpose(1, 2)
+    return weights.unflatten(2, maps.shape[2:])
 
 
 class StreamedVariance:

@@ -64,13 +64,13 @@ class SquareSumRMACPooler(BasePooler):
     @on_one_thread
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         maps = batches[0].rectified if self.rectify else batches[0].maps
-        scales = _windows(*maps.shape[2:], self.n_levels, self.ceil_mode)
+        scales = windows(*maps.shape[2:], self.n_levels, self.ceil_mode)
         maxima = max_cells(maps, np.concatenate(scales)).split([len(boxes) for boxes in scales], dim=1)
         return l2(torch.stack([lengths(scale, dim=1) for scale in maxima]).sum(dim=0))
 
 
 @lru_cache(maxsize=1024)
-def _windows(height: int, width: int, n_levels: int, ceil_mode: bool) -> tuple[np.ndarray, ...]:
+def windows(height: int, width: int, n_levels: int, ceil_mode: bool) -> tuple[np.ndarray, ...]:
     """Return the boxes (row, column, height, width) of each scale; those that reach beyond the border are cut."""
     scales = []
     for level in range(1, n_levels + 1):

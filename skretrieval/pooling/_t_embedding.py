@@ -154,19 +154,24 @@ class TEmbeddingPooler(CodebookPooler):
             2 * self.n_clusters * n_local + n_cells if democratic else n_local + self.n_clusters
         )
 
+    def _embedded(self, cells: torch.Tensor) -> torch.Tensor:
+        """Return phi (N, n, d) of each local descriptor."""
+        centers = tensor_of(self.cluster_centers_, cells)
+        mean, components = (tensor_of(values, cells) for values in self.embedding_axes_[:2])
+        return (directions(cells, centers, rounding(self.cluster_centers_)) - mean) @ components.T
+
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        if self.aggregation == "democratic":
+            phi = self._embedded(cells)
+            weights = democratic_weights(phi, valid, self.n_iter)
+            return l2(signed_power((weights[:, None, :] @ phi)[:, 0], self.power))
+        # the embedding is linear in the directions: they are summed first
         centers = tensor_of(self.cluster_centers_, cells)
         mean = tensor_of(self.embedding_axes_.mean, cells)
         components = tensor_of(self.embedding_axes_.components, cells)
-        floor = rounding(self.cluster_centers_)
         weights = valid.to(cells)
-        if self.aggregation == "democratic":
-            phi = (directions(cells, centers, floor) - mean) @ components.T
-            weights = democratic_weights(phi, valid, self.n_iter)
-            total = (weights[:, None, :] @ phi)[:, 0]
-        else:  # the embedding is linear in the directions: they are summed first
-            summed = summed_directions(cells, centers, weights, floor)
-            total = (summed - weights.sum(dim=1, keepdim=True) * mean) @ components.T
+        summed = summed_directions(cells, centers, weights, rounding(self.cluster_centers_))
+        total = (summed - weights.sum(dim=1, keepdim=True) * mean) @ components.T
         return l2(signed_power(total, self.power))
 
 

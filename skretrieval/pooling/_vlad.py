@@ -123,10 +123,15 @@ class VLADPooler(CodebookPooler):
         self.cluster_centers_ = k_means(sample, self.n_clusters, rng)
         self._n_features_out = self.cluster_centers_.size
 
+    def _words(self, cells: torch.Tensor) -> torch.Tensor:
+        centers = tensor_of(self.cluster_centers_, cells)
+        return nearest(cells.flatten(0, 1), centers).view(cells.shape[:2])
+
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         centers = tensor_of(self.cluster_centers_, cells)
-        words = nearest(cells.flatten(0, 1), centers).view(cells.shape[:2])
-        assignment = torch.nn.functional.one_hot(words, self.n_clusters).to(cells) * valid[:, :, None]
+        assignment = (
+            torch.nn.functional.one_hot(self._words(cells), self.n_clusters).to(cells) * valid[:, :, None]
+        )
         floor = rounding(self.cluster_centers_)
         parts = signed_power(aggregate_residuals(cells, assignment, centers, floor), self.power)
         return l2((l2(parts) if self.intra_norm else parts).flatten(1))

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from skretrieval.pooling import SquareSumRMACPooler
 from skretrieval.pooling._reductions import max_cells, power_mean_cells, sum_cells
-from skretrieval.pooling._square_sum_rmac import _windows
+from skretrieval.pooling._square_sum_rmac import windows
 
 
 def random_boxes(rng, height, width, n, dtype=np.int64):
@@ -76,7 +76,7 @@ def test_maps_of_unlike_scales_side_by_side(p, scale):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (6, 8), (9, 6), (24, 32), (37, 50), (3, 40)])
 def test_square_sum_windows_are_those_of_max_pooling(height, width, ceil_mode):
     maps = torch.from_numpy(make_signed_map(3, height, width))[None]
-    for level, boxes in enumerate(_windows(height, width, 4, ceil_mode), start=1):
+    for level, boxes in enumerate(windows(height, width, 4, ceil_mode), start=1):
         side = max(1, -(-2 * min(height, width) // (level + 1)))
         stride = max(1, 2 * side // 5)
         expected = functional.max_pool2d(maps, side, stride, ceil_mode=ceil_mode).flatten(2)
