@@ -105,7 +105,7 @@ class DescriptorReader:
         with self._lock:
             try:
                 names = {name for name in os.listdir(self.folder) if name.endswith(".npz")}
-            except FileNotFoundError:
+            except OSError:  # nothing was kept yet, or nothing can be
                 names = set()
             self._forget(self._digests.keys() - names)
             for name in sorted(names - self._digests.keys() - self._damaged):
@@ -158,8 +158,8 @@ class DescriptorReader:
         """Read a shard, or all but its rows; None if it is gone, and with a warning if it is damaged."""
         path = os.path.join(self.folder, name)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                parts = {part: file[part] for part in Shard._fields if rows or part != "rows"}
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+                parts = {part: content[part] for part in Shard._fields if rows or part != "rows"}
             shard = Shard(rows=parts.pop("rows", None), **parts)
             _check(shard)
             return shard
