@@ -1,7 +1,8 @@
 """What every ``bench_*.py`` uses: a measurement in turns with its baseline.
 
-    python benchmarks/speed.py                                       # all of them, and benchmarks/results/speed.md
-    python -m pytest benchmarks/bench_pooling.py -k gem    # some
+    python benchmarks/speed.py                             # all of them, and benchmarks/results/speed.md
+    python -m pytest benchmarks/bench_pooling.py -k GeM    # some
+    python -m pytest benchmarks --quick                    # one round of each: does everything run?
 
 pytest-benchmark times, repeats and stores. A figure is a ratio to a named baseline, and the two are measured in turns,
 round by round, so that a machine that slows down slows both down.
@@ -13,8 +14,23 @@ from collections.abc import Callable
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="one round each, and nothing marked slow")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes, left out by --quick")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture
-def against(benchmark):
+def against(benchmark, request):
     """Return ``run(function, baseline, ...)``, which times both in turns and returns the ratio of the best times."""
 
     def run(
@@ -29,13 +45,14 @@ def against(benchmark):
         rounds: int = 5,
         seconds: float = 1.0,
         note: str = "",
+        warm: bool = True,
     ) -> float:
         """Time a function against its baseline.
 
         Parameters
         ----------
         function, baseline : callable without arguments
-            What is measured, and what it is compared with. Each is called once before.
+            What is measured, and what it is compared with.
         table, row, column : str
             Where the figure stands in speed.md: the heading of the table, the row and the column.
         to : str
@@ -48,21 +65,38 @@ def against(benchmark):
             Rounds are made until this time is spent.
         note : str
             What a reader must know of this figure.
+        warm : bool
+            Whether both are called before, twice: first calls allocate, compile and read, second ones tell how long
+            a round takes. False for what takes so long that this does not matter: there are `rounds` rounds then.
+
+        Notes
+        -----
+        The clock is the benchmark's: ``@pytest.mark.benchmark(timer=time.thread_time)`` changes it. Of a baseline
+        that is much shorter than the function, a round takes the best of up to three calls: it then finds its data
+        where its own last call left them, whatever the function threw out of the cache.
         """
         clock = benchmark._timer
-        function(), baseline()  # first calls allocate, compile and read
-        begin = time.perf_counter()
-        function(), baseline()
-        once = time.perf_counter() - begin
-        rounds = max(rounds, min(200, int(seconds / max(once, 1e-9))))
+        calls = 1
+        if request.config.getoption("quick"):
+            rounds = 1
+        elif warm:
+            function(), baseline()
+            marks = [time.perf_counter()]
+            for call in (function, baseline):
+                call()
+                marks.append(time.perf_counter())
+            ours, theirs = max(marks[1] - marks[0], 1e-9), max(marks[2] - marks[1], 1e-9)
+            calls = max(1, min(3, int(ours / theirs)))
+            rounds = max(rounds, min(200, int(seconds / (ours + calls * theirs))))
         baseline_times: list[float] = []
 
-        def timed_baseline():
-            start = clock()
-            baseline()
-            baseline_times.append(clock() - start)
+        def time_baseline():
+            for _ in range(calls):
+                start = clock()
+                baseline()
+                baseline_times.append(clock() - start)
 
-        benchmark.pedantic(function, setup=timed_baseline, rounds=rounds)
+        benchmark.pedantic(function, setup=time_baseline, rounds=rounds)
         ratio = benchmark.stats.stats.min / min(baseline_times)
         benchmark.extra_info.update(
             table=table, row=row, column=column, to=to, limit=limit, note=note,
