@@ -28,7 +28,7 @@ _SMALL_WIDTH = 4096
 
 # Units of rounding (of the rows' dtype, relative to the query row) within which region scores count as equal: what
 # descriptors of one image differ by when a network computes it in batches of other shapes.
-_TIED_ULPS = 128
+_TIED_ULPS = 32
 
 # Gallery rows in one product, and numbers in a block of them.
 BLOCK_SIZE = 8192
@@ -168,7 +168,7 @@ class Scorer:
 
         Among equal pairs, the first query region and then the first gallery region. Equal are scores ``s`` with
 
-        ``s >= largest - 128 eps (size + |largest|)``
+        ``s >= largest - 32 eps (size + |largest|)``
 
         where ``eps`` is the rounding unit of the dtype and ``size`` of the query row 1 for the cosine, else its
         squared or absolute length. So rounding does not choose, as it would where a query that is in the gallery
