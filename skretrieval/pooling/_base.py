@@ -20,10 +20,12 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     A subclass implements ``_describe(batches) -> tensor (N, d)`` for a tuple with one checked
     :class:`~skretrieval.pooling._batches.Batch` per layer (one layer unless ``_layers``). One that learns from
-    the maps sets ``_learns`` and implements ``_learn(X)``.
+    the maps, in one pass over them, sets ``_learns`` and implements ``_begin``, ``_update`` and ``_finish``: so
+    several poolers can learn from the same pass.
     """
 
     _layers = False  # whether entries are tuples of maps
+    _learning_bytes = BLOCK_BYTES  # of maps taken together in fit
     # whether class, parameters and what was learned tell what it makes of a map, so that it can be kept on disk
     _follows_from_parameters = True
 
@@ -40,8 +42,14 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self._channels = channels
         self.n_features_in_ = sum(channels)
 
-    def _learn(self, X: Any) -> None:
-        """Learn from the maps; called when `_learns`."""
+    def _begin(self, X: Any) -> Any:
+        """Return what the maps are gathered in, of any type; called after `_start` when `_learns`."""
+
+    def _update(self, state: Any, batches: tuple[Batch, ...]) -> None:
+        """Gather the next maps in what `_begin` returned."""
+
+    def _finish(self, state: Any, X: Any) -> None:
+        """Learn from what was gathered: set the fitted attributes and `_n_features_out`."""
 
     def _check_values(self, batch: Batch) -> None:
         """Raise if the method has no meaning for these values; called for every batch of a single layer."""
@@ -81,10 +89,14 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             if first:
                 self._start([batch.maps.shape[1] for batch in batches])
                 if not self._learns:
-                    self._n_features_out = self._describe(_head(batches)).shape[1]
+                    self._n_features_out = self._describe(head_of(batches)).shape[1]
                 first = False
         if self._learns:
-            self._learn(X)
+            state = self._begin(X)
+            with torch.inference_mode():
+                for batches in iter_batches(X, self._channels, self._layers, self._learning_bytes):
+                    self._update(state, batches)
+            self._finish(state, X)
         return self
 
     def fit_transform(self, X, y=None, **params):
@@ -169,7 +181,8 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return tags
 
 
-def _head(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
+def head_of(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
+    """Return the batches cut to their first map."""
     return tuple(
         Batch(batch.indices[:1], batch.maps[:1], batch.nonnegative or bool((batch.maps[:1] >= 0).all()))
         for batch in batches

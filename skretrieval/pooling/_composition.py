@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
-from ._base import BasePooler
+from ._base import BasePooler, head_of
 from ._batches import Batch
 from ._normalise import l2
 from ._region_sets import RegionSetOutput
@@ -19,8 +19,9 @@ from ._region_sets import RegionSetOutput
 class PoolerComposition(BasePooler, _BaseComposition):
     """Describe with several poolers, and combine their descriptors.
 
-    A subclass says with ``_share`` and ``_shared_batches`` which maps a part gets, starts the parts with
-    ``_start_parts``, and combines descriptors of equal length in ``_merge``; "concat" is known here.
+    A subclass says with ``_shared_batches`` which maps a part gets, starts the parts with ``_start_parts``, and
+    combines descriptors of equal length in ``_merge``; "concat" is known here. All parts that learn do so from one
+    pass over the maps.
 
     Parameters
     ----------
@@ -107,12 +108,8 @@ class PoolerComposition(BasePooler, _BaseComposition):
             check_one_descriptor(self, name, pooler)
 
     # ------------------------------------------------------------------ parts
-    def _share(self, X: Any, place: int) -> Any:
-        """Return the maps of `X` that a part learns from."""
-        raise NotImplementedError
-
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
-        """Return the batches that a part describes."""
+        """Return the batches that a part learns from and describes."""
         raise NotImplementedError
 
     def _merge(self, parts: torch.Tensor) -> torch.Tensor:
@@ -131,9 +128,27 @@ class PoolerComposition(BasePooler, _BaseComposition):
         for (_, pooler), own in zip(self.poolers_, channels, strict=True):
             pooler._start(own)
 
-    def _learn(self, X: Any) -> None:
+    @property
+    def _learning_bytes(self) -> int:  # type: ignore[override]
+        return max(pooler._learning_bytes for _, pooler in self._named() if pooler._learns)
+
+    def _begin(self, X: Any) -> list:
+        return [pooler._begin(X) if pooler._learns else None for _, pooler in self.poolers_]
+
+    def _update(self, state: list, batches: tuple[Batch, ...]) -> None:
         for place, (_, pooler) in enumerate(self.poolers_):
-            pooler.fit(self._share(X, place))
+            own = self._shared_batches(batches, place)
+            if pooler._learns:
+                pooler._update(state[place], own)
+            elif not hasattr(
+                pooler, "_n_features_out"
+            ):  # it learns nothing, and is fitted by a look at one map
+                pooler._n_features_out = pooler._describe(head_of(own)).shape[1]
+
+    def _finish(self, state: list, X: Any) -> None:
+        for (_, pooler), own in zip(self.poolers_, state, strict=True):
+            if pooler._learns:
+                pooler._finish(own, X)
         self._n_features_out = self._combined_length()
 
     def _combined_length(self) -> int:

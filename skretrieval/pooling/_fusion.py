@@ -24,7 +24,8 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
     ----------
     poolers : list of (str, pooler)
         The parts. Parameters of a part are reached as ``name__parameter``. All take single maps, or all take
-        tuples of maps (:class:`LayerwisePooler`, or :class:`ClassActivationMask` around one).
+        tuples of maps (:class:`LayerwisePooler`, or :class:`ClassActivationMask` around one). Those that learn do so
+        from one pass over the maps in `fit`, each with its own sample of them in memory.
 
     combine : {"sum", "concat", "regions"}, default="sum"
         What the descriptors of the parts become: their sum, l2-normalised; one long descriptor; or a region set,
@@ -105,9 +106,6 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
         self._start_parts(self._named(), [channels] * len(self.poolers))
-
-    def _share(self, X: Any, place: int) -> Any:
-        return X
 
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
         return batches

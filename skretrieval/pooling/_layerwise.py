@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from ..extraction import FeatureMaps
-from ._batches import Batch, n_entries, raw_batches
+from ._batches import Batch
 from ._composition import PoolerComposition
 
 
@@ -108,9 +106,6 @@ class LayerwisePooler(PoolerComposition):
             raise ValueError(f"{len(named)} poolers were given for tuples of {len(channels)} maps")
         self._start_parts(named, [[count] for count in channels])
 
-    def _share(self, X: Any, place: int) -> Any:
-        return _Layer(X, place)
-
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
         return (batches[place],)
 
@@ -143,26 +138,3 @@ def power_mean(parts: torch.Tensor, p: float) -> torch.Tensor:
     largest = above.amax(dim=0)
     ratio = above / torch.where(largest > 0, largest, 1)
     return ratio.pow(p).mean(dim=0).pow(1 / p) * largest + gamma
-
-
-class _Layer(FeatureMaps):
-    """One layer of a sequence of tuples, as a sequence of maps that poolers can be fitted on."""
-
-    def __init__(self, X: Any, layer: int):
-        self.X, self.layer = X, layer
-        if isinstance(X, FeatureMaps):
-            self.extractor, self.images, self.positions = X.extractor, X.images, X.positions
-        else:
-            self.extractor, self.images = None, range(n_entries(X))  # type: ignore[assignment]
-
-    def __getitem__(self, key):
-        return _Layer(self.X[key], self.layer) if isinstance(key, slice) else self.X[key][self.layer]
-
-    def head(self) -> FeatureMaps:
-        """Return the first entry as a sequence."""
-        return _Layer(self.X.head() if isinstance(self.X, FeatureMaps) else self.X[:1], self.layer)
-
-    def batches(self):
-        """Yield the batches of one layer."""
-        for indices, maps in raw_batches(self.X, layers=True):
-            yield indices, maps[self.layer]

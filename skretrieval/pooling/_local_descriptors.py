@@ -22,7 +22,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._linalg import l2_normalize, principal_axes, project
 from ._base import BasePooler
-from ._batches import Batch, iter_batches, n_entries
+from ._batches import BATCH_BYTES, Batch, n_entries
 from ._normalise import l2
 from ._salient_points import detections, hit_cells, import_detector, packed, photographs_of, strongest
 
@@ -67,6 +67,7 @@ class CodebookPooler(BasePooler):
         "random_state": ["random_state"],
         "rectify": ["boolean"],
     }
+    _learning_bytes = BATCH_BYTES  # detections run in threads over the photographs of a batch
     _exact = True  # aggregate in float64: round-off would be magnified by intra-normalisation and roots
 
     n_clusters: int
@@ -95,17 +96,20 @@ class CodebookPooler(BasePooler):
         return n_cells * (n_local + self.n_clusters)
 
     # ------------------------------------------------------------------ fit
-    def _learn(self, X: Any) -> None:
+    def _begin(self, X: Any) -> tuple[LocalSample, np.random.RandomState]:
         if self.points == "hessian":
             photographs_of(X)
             import_detector()
         rng = check_random_state(self.random_state)
         self.__dict__.pop("local_axes_", None)
-        taken = LocalSample(self.sample_size, rng.randint(np.iinfo(np.int32).max))
-        with torch.inference_mode():
-            for (batch,) in iter_batches(X, self._channels):
-                for block in self._blocks(batch):
-                    taken.add(block.indices, *self._descriptors(block))
+        return LocalSample(self.sample_size, rng.randint(np.iinfo(np.int32).max)), rng
+
+    def _update(self, state: tuple[LocalSample, np.random.RandomState], batches: tuple[Batch, ...]) -> None:
+        for block in self._blocks(batches[0]):
+            state[0].add(block.indices, *self._descriptors(block))
+
+    def _finish(self, state: tuple[LocalSample, np.random.RandomState], X: Any) -> None:
+        taken, rng = state
         sample = taken.finish()
         if len(sample) < self.n_clusters:
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ._base import BasePooler
-from ._batches import Batch, iter_batches
+from ._batches import Batch
 
 
 class PartWeightedPooler(BasePooler):
@@ -94,17 +94,19 @@ class PartWeightedPooler(BasePooler):
             )
         return batch.rectified
 
-    def _learn(self, X: Any) -> None:
+    def _begin(self, X: Any) -> StreamedVariance:
         n_channels = self._channels[0]
         if self.n_parts > n_channels:
             raise ValueError(f"n_parts={self.n_parts} exceeds the channels, n_features={n_channels}")
-        moments = StreamedVariance(n_channels)
-        with torch.inference_mode():
-            for (batch,) in iter_batches(X, self._channels):
-                moments.update(self._maps(batch).sum(dim=(2, 3), dtype=torch.float64).cpu().numpy())
-        self.variances_ = moments.variance()
+        return StreamedVariance(n_channels)
+
+    def _update(self, state: StreamedVariance, batches: tuple[Batch, ...]) -> None:
+        state.update(self._maps(batches[0]).sum(dim=(2, 3), dtype=torch.float64).cpu().numpy())
+
+    def _finish(self, state: StreamedVariance, X: Any) -> None:
+        self.variances_ = state.variance()
         self.parts_ = np.argsort(-self.variances_, kind="stable")[: self.n_parts]
-        self._n_features_out = self.n_parts * n_channels
+        self._n_features_out = self.n_parts * self._channels[0]
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         maps = self._maps(batches[0])

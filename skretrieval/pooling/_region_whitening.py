@@ -114,7 +114,7 @@ class RegionWhitening:
                 f"n_components={n_components} exceeds the rank {rank} of the {self.n} region vectors; "
                 f"{rank} components are kept",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         kept = rank if n_components is None else min(n_components, rank)
         values, vectors = values[:kept], flip_signs(vectors[:kept])

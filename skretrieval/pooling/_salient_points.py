@@ -213,8 +213,8 @@ def hit_cells(
 
 def photographs_of(X: Any) -> FeatureMaps:
     """Return `X` if it is the maps of photographs that can be read; raise a ValueError otherwise."""
-    if not isinstance(X, FeatureMaps) or X.extractor is None:
-        given = "maps in memory" if X is None or isinstance(X, FeatureMaps) else type(X).__name__
+    if not isinstance(X, FeatureMaps):
+        given = "maps in memory" if X is None else type(X).__name__
         raise ValueError(
             'points="hessian" detects points in the photographs: it needs the FeatureMaps of an extractor, not '
             f'{given}; points="grid" works from the maps alone'

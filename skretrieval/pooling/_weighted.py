@@ -13,7 +13,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BasePooler
-from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
+from ._batches import Batch, n_entries
 from ._channel import CHANNEL
 from ._normalise import l2
 from ._reductions import REDUCTIONS, power_mean_cells, regional_power_mean_cells
@@ -94,14 +94,16 @@ class SentencePooler(BasePooler):
     def _learns(self) -> bool:
         return bool(self.whiten)
 
-    def _learn(self, X: Any) -> None:
-        whitening = RegionWhitening()
-        with torch.inference_mode():
-            for (batch,) in iter_batches(X, self._channels, block_bytes=BLOCK_BYTES):
-                with one_thread(batch.maps):
-                    vectors = region_vectors(self._maps(batch), self._sentence())
-                whitening.update(vectors)
-        self.region_whitening_ = whitening.finish(self.n_components, n_entries(X), self.n_features_in_)
+    def _begin(self, X: Any) -> RegionWhitening:
+        return RegionWhitening()
+
+    def _update(self, state: RegionWhitening, batches: tuple[Batch, ...]) -> None:
+        with one_thread(batches[0].maps):
+            vectors = region_vectors(self._maps(batches[0]), self._sentence())
+        state.update(vectors)
+
+    def _finish(self, state: RegionWhitening, X: Any) -> None:
+        self.region_whitening_ = state.finish(self.n_components, n_entries(X), self.n_features_in_)
         self._n_features_out = len(self.region_whitening_.components)
 
     def _maps(self, batch: Batch) -> torch.Tensor:

@@ -216,7 +216,7 @@ def test_inside_other_poolers(extractor, photographs):
         both[:, -alone.shape[1] :], alone, rtol=1e-3, atol=1e-4
     )  # the second is the other network's
     arrays = list(two)
-    with pytest.raises(ValueError, match=r"hessian.*FeatureMaps.*maps in memory"):
+    with pytest.raises(ValueError, match=r"hessian.*FeatureMaps.*list"):
         LayerwisePooler(vlad()).fit(arrays)
 
 

@@ -11,8 +11,19 @@ from references.maps import make_map
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from skretrieval.extraction import ConvFeatureExtractor
-from skretrieval.pooling import ClassActivationMask, LayerwisePooler, PoolerFusion, SquareSumRMACPooler
+from skretrieval.extraction import ConvFeatureExtractor, FeatureMaps
+from skretrieval.pooling import (
+    BoWPooler,
+    ClassActivationMask,
+    LayerwisePooler,
+    MACPooler,
+    PartWeightedPooler,
+    PoolerFusion,
+    RMACPooler,
+    SquareSumRMACPooler,
+    VLADPooler,
+)
+from skretrieval.pooling._batches import raw_batches
 from skretrieval.postprocessing import PrincipalFeatureSelector
 from skretrieval.retrieval import NearestNeighborsRetriever
 
@@ -121,3 +132,69 @@ def test_the_chain_clones_and_prints():
     model = multi_resolution_local()
     assert repr(clone(model)) == repr(model)
     assert clone(model).get_params().keys() == model.get_params().keys()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts that learn
+
+
+class PassesCounted(FeatureMaps):
+    """Maps from memory that count how often all of them are asked for."""
+
+    def __init__(self, maps):
+        super().__init__(None, maps)
+        self.n_passes = 0
+
+    def head(self):
+        return PassesCounted(self.images[:1])
+
+    def batches(self):
+        self.n_passes += 1
+        yield from raw_batches(self.images, layers=isinstance(self.images[0], tuple))
+
+
+LEARNING = [
+    ("rmac", RMACPooler(whiten=True, n_components=3)),
+    ("vlad", VLADPooler(n_clusters=2, n_local=3, random_state=0)),
+    ("plain", MACPooler()),
+    ("parts", PartWeightedPooler(2)),
+    ("words", BoWPooler(3, sparse_output=False, random_state=0)),
+]
+
+
+def test_all_parts_of_a_fusion_learn_from_one_pass():
+    maps = [make_map(4, 5 + i % 3, 6, seed=i) for i in range(24)]
+    counted = PassesCounted(maps)
+    fusion = PoolerFusion(LEARNING, combine="concat", norm=None).fit(counted)
+    assert counted.n_passes == 1
+    alone = [clone(pooler).fit_transform(maps) for _, pooler in LEARNING]
+    assert fusion._n_features_out == sum(rows.shape[1] for rows in alone)
+    assert_allclose(fusion.transform(maps), np.hstack(alone), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_all_layers_learn_from_one_pass(nested):
+    tuples = [
+        tuple(
+            make_map(channels, 5 + i % 3, 6, seed=100 * place + i)
+            for place, channels in enumerate([4, 6, 3, 5, 4])
+        )
+        for i in range(24)
+    ]
+    counted = PassesCounted(tuples)
+    layers = LayerwisePooler(LEARNING, norm=None)
+    pooler = (
+        PoolerFusion([("one", layers), ("two", clone(layers))], combine="concat", norm=None)
+        if nested
+        else layers
+    )
+    pooler = clone(pooler).fit(counted)
+    assert counted.n_passes == 1
+    alone = np.hstack(
+        [
+            clone(part).fit_transform([entry[place] for entry in tuples])
+            for place, (_, part) in enumerate(LEARNING)
+        ]
+    )
+    assert pooler._n_features_out == alone.shape[1] * (1 + nested)
+    assert_allclose(pooler.transform(tuples), np.hstack([alone] * (1 + nested)), rtol=1e-9, atol=1e-9)
