@@ -29,6 +29,10 @@ _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected 
 # The pixels that one pass may hold while it waits for batches of equal shape to fill, in batches.
 _WAITING_BATCHES = 8
 
+# On a CPU as many photographs go through the network together as make up so many pixels, at least one. Small ones
+# gain by company; the activations of several large ones leave the caches and cost more than each alone.
+_CPU_PIXELS = 2**18
+
 
 def _stored(key: str, maps: Any) -> Any:
     """Return `maps`; joblib.Memory keeps its result under `key`."""
@@ -228,7 +232,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 continue
             shape = (entry.maps is not None, *(array.shape for array in entry.arrays))
             buckets.setdefault(shape, []).append((index, entry))
-            if len(buckets[shape]) >= self.batch_size:
+            if len(buckets[shape]) >= self._n_together(entry):
                 yield self._finish(buckets.pop(shape), positions, store, failed)
             # whatever its shape, no photograph holds up those behind it for long
             while buckets and index - next(iter(buckets.values()))[0][0] >= patience:
@@ -236,6 +240,12 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         while buckets:
             yield self._finish(buckets.popitem(last=False)[1], positions, store, failed)
         self.failed_ = dict(failed)
+
+    def _n_together(self, entry: Bunch) -> int:
+        if entry.maps is not None or self._network().device.type != "cpu":
+            return self.batch_size
+        pixels = sum(array.shape[0] * array.shape[1] for array in entry.arrays)
+        return min(self.batch_size, max(1, _CPU_PIXELS // pixels))
 
     def _zeros(self, n: int):
         device = self._device()
@@ -319,8 +329,11 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         std = torch.tensor(net.std, device=net.device).view(1, 3, 1, 1)
         outputs = []
         for arrays in per_size:
-            pixels = torch.from_numpy(np.stack(arrays)).to(net.device, non_blocking=True)
-            batch = (pixels.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+            pixels = torch.from_numpy(np.stack(arrays))
+            if net.device.type == "cuda":  # only from pinned memory does a copy run beside the network
+                pixels = pixels.pin_memory()
+            pixels = pixels.to(net.device, non_blocking=True).permute(0, 3, 1, 2)
+            batch = pixels.float().div_(255.0).sub_(mean).div_(std)
             maps = net.module(batch.to(net.dtype, memory_format=torch.channels_last))
             maps = list(maps) if isinstance(maps, tuple | list) else [maps]
             for layer in maps:

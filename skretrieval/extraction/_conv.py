@@ -50,7 +50,8 @@ class ConvFeatureExtractor(BaseExtractor):
         give a tuple of maps, resolutions in the given order and within each the layers. None means "stack".
 
     batch_size : int, default=8
-        Photographs of equal shape that go through the network together.
+        Photographs of equal shape that go through the network together, at most. On a CPU, where large ones gain
+        nothing by company, as many of them as make up 512 x 512 pixels.
 
     device : str, default="auto"
         "auto" takes CUDA where torch sees it; or "cpu", "cuda", "cuda:1".

