@@ -59,8 +59,16 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 HtmlOption = Annotated[Path | None, typer.Option(help="Write a page with the results.")]
 
 
+# What torch reads when it is loaded, where the user has not set it. Threads that wait give their core back, which
+# matters on every machine that does something else, too; large memory pages save the network a quarter of its time
+# (benchmarks/network_settings.py). A library must leave both to its user, a program need not.
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
+
+
 def main() -> None:
     """Run the command line (the entry point of ``skretrieval`` and of ``python -m skretrieval.cli``)."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     app()
 
 

@@ -1,5 +1,6 @@
 """`skretrieval search` and `info`."""
 
+import os
 import subprocess
 import sys
 
@@ -114,3 +115,26 @@ def test_help_and_version_answer_without_torch(run):
         "assert not {'torch', 'sklearn', 'PIL'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("given", ["", "ACTIVE"])
+def test_torch_is_loaded_with_the_settings_that_were_measured_to_be_best(given):
+    """And with the user's own where there are any."""
+    code = (
+        "import os, sys\n"
+        "from skretrieval.cli import main\n"
+        "sys.argv = ['skretrieval', '--version']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(os.environ['OMP_WAIT_POLICY'], os.environ['THP_MEM_ALLOC_ENABLE'])\n"
+    )
+    names = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
+    environment = {key: value for key, value in os.environ.items() if key not in names}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == f"{given or 'PASSIVE'} 1"

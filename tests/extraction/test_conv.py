@@ -616,3 +616,15 @@ def test_progress_bar(capfd):
     assert "2/2" in capfd.readouterr().err
     list(small().fit_transform(photographs(2)))
     assert capfd.readouterr().err == ""
+
+
+def test_large_photographs_go_through_a_cpu_one_by_one_and_small_ones_together():
+    rng = np.random.default_rng(0)
+    sizes = {(64, 96): 5, (400, 500): 1, (1000, 900): 1}
+    for (height, width), together in sizes.items():
+        images = list(rng.integers(0, 256, (5, height, width, 3), dtype=np.uint8))
+        extractor = ConvFeatureExtractor(
+            "squeezenet1_1", weights=None, random_state=0, image_size=None, device="cpu"
+        )
+        counts = [len(indices) for indices, _ in extractor.fit_transform(images).batches()]
+        assert counts == [together] * (5 // together)
