@@ -12,14 +12,14 @@ scores: the same order again, but distances that may differ in their last bits.
 
 import numpy as np
 
-from ._scorer import BLOCK_SIZE
+from ._scorer import BLOCK_SIZE, in_threads
 from ._sparse_scores import make_scorer
 
 # Numbers in a block of queries: fewer rows at a time where they are wide.
 _QUERY_ELEMENTS = 2**23
 
-# Scores sorted at a time.
-_SORTED = 2**18
+# Scores sorted at a time by one thread.
+_SORTED = 2**17
 
 # A ranking of this share of the gallery or more is cheaper from a full float64 block than from candidates.
 FULL_SHARE = 8
@@ -165,24 +165,50 @@ def _rank_all(scorer, block_size, distances, indices):
         scores[:, start:stop] = scorer.fine(start, stop)
     error, near = (np.broadcast_to(limit, (n_queries, 1)) for limit in scorer.fine_error())
     step = max(1, _SORTED // n_items)
-    for start in range(0, n_queries, step):
+
+    def sort(start):
         part = slice(start, start + step)
         best, order = _sort(scorer, start, scores[part], error[part], near[part])
         distances[part], indices[part] = scorer.distance(best[:, :k]), order[:, :k]
 
+    in_threads(sort, range(0, n_queries, step))
+
 
 def _sort(scorer, first, scores, error, near):
     """Scores in falling order, exact where rounding may have swapped them, and their items."""
-    order = np.argsort(-scores, axis=1, kind=None if error.any() else "stable")
+    if not error.any():
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(scores, order, axis=1), order
+    order, step = _order(scores)
     scores = np.take_along_axis(scores, order, axis=1)
-    if error.any():
-        # Neighbours in the ranking that rounding may have swapped or torn apart form groups.
-        close = np.zeros((len(scores), scores.shape[1] + 1), dtype=bool)
-        close[:, 1:-1] = scores[:, :-1] - scores[:, 1:] <= 2 * error
-        row, column = np.nonzero(close[:, :-1] | close[:, 1:] | (scores >= near))
-        item = order[row, column]
-        exact = exact_scores(scorer, first + row, item, scores[row, column])
-        group = np.cumsum(~close[row, column])
-        best = np.lexsort((item, -exact, group))
-        scores[row, column], order[row, column] = exact[best], item[best]
+    # Neighbours in the ranking that rounding may have swapped or torn apart form groups.
+    close = np.zeros((len(scores), scores.shape[1] + 1), dtype=bool)
+    close[:, 1:-1] = scores[:, :-1] - scores[:, 1:] <= 2 * (error + step)
+    row, column = np.nonzero(close[:, :-1] | close[:, 1:] | (scores >= near))
+    item = order[row, column]
+    exact = exact_scores(scorer, first + row, item, scores[row, column])
+    group = np.cumsum(~close[row, column])
+    best = np.lexsort((item, -exact, group))
+    scores[row, column], order[row, column] = exact[best], item[best]
     return scores, order
+
+
+def _order(scores):
+    """Items by falling score, where scores less than ``step`` apart count as equal: ``(order, step)``.
+
+    Sorted are integers of a coarse score and the item below it, in half the time of a sort of indices.
+    """
+    n_items = scores.shape[1]
+    bits = (n_items - 1).bit_length()
+    best = scores.max(axis=1, keepdims=True)
+    width = best - scores.min(axis=1, keepdims=True)
+    steps = 2.0 ** (62 - bits)
+    keys = best - scores
+    keys /= np.where(width > 0, width, 1.0)
+    keys *= steps
+    keys = keys.astype(np.int64)
+    keys <<= bits
+    keys |= np.arange(n_items)
+    keys.sort(axis=1)
+    keys &= (1 << bits) - 1
+    return keys.astype(np.intp, copy=False), width * (1.001 / steps)

@@ -15,7 +15,12 @@ References
 .. [2] Multi-resolution features (S003): the distance is the smaller one of global to global, local to local.
 """
 
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+from joblib import cpu_count
 
 from ._descriptors import ragged_arange
 
@@ -48,7 +53,27 @@ def coarse_dtype(n_features, dtype):
     return np.dtype(np.float64) if slack(n_features, dtype) > 1e-3 else np.dtype(dtype)
 
 
-def _chunks(sizes, limit):
+def in_threads(function, arguments):
+    """Call a function, which lets other threads run, with each argument.
+
+    Parameters
+    ----------
+    function : callable
+        Of one argument.
+    arguments : sequence
+        What to call it with; in parallel on as many threads as numerical libraries are allowed, as OpenMP is told.
+    """
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    n_threads = int(allowed) if allowed.isdigit() and int(allowed) > 0 else cpu_count()
+    if min(n_threads, len(arguments)) < 2:
+        for argument in arguments:
+            function(argument)
+    else:
+        with ThreadPoolExecutor(n_threads) as pool:
+            deque(pool.map(function, arguments), maxlen=0)
+
+
+def chunks(sizes, limit):
     """Yield ``(start, stop)`` over consecutive entries whose ``sizes`` add up to at most ``limit``."""
     ends = np.cumsum(sizes)
     start = 0
@@ -81,6 +106,7 @@ class Scorer:
         # Wide rows are converted fewer at a time.
         self.fine_block_size = max(1, min(BLOCK_SIZE, _BLOCK_ELEMENTS // gallery.n_features))
         self.block_size = self.fine_block_size
+        self._converted = {}
 
     def coarse(self, start, stop):
         """Coarse scores of the gallery items ``start:stop``, shape (n_queries, stop - start)."""
@@ -100,6 +126,21 @@ class Scorer:
         if self.queries.offsets is not None:
             scores = np.maximum.reduceat(scores, self.queries.offsets[:-1], axis=0)
         return scores
+
+    def _rows(self, low, high, dtype, *, unit=True, centre=None):
+        """Gallery rows in a dtype: a view where nothing is to be done, else an array that is written again.
+
+        Otherwise the memory of each block would be handed back to the system and faulted in again, page by page.
+        """
+        gallery = self.gallery
+        if gallery.rows.dtype == dtype and centre is None and not (unit and gallery.lengths is not None):
+            return gallery.rows[low:high]
+        rows = self._converted.get(dtype)
+        if rows is None or len(rows) < high - low:
+            rows = self._converted[dtype] = np.empty((high - low, gallery.n_features), dtype=dtype)
+        rows = rows[: high - low]
+        gallery.fill(rows, low, unit=unit, centre=centre)
+        return rows
 
     def find_centre(self):
         """Mean of the first gallery rows: distances of centred rows keep more digits."""
@@ -201,7 +242,7 @@ class Scorer:
         query_counts, query_starts = self.queries.counts[query], self.queries.starts[query]
         item_counts, item_starts = self.gallery.counts[item], self.gallery.starts[item]
         sizes = item_counts if self.same else query_counts * item_counts
-        for start, stop in _chunks(sizes, max(1, CACHE_ELEMENTS // self.query_rows.shape[1])):
+        for start, stop in chunks(sizes, max(1, CACHE_ELEMENTS // self.query_rows.shape[1])):
             part = slice(start, stop)
             first = np.cumsum(sizes[part]) - sizes[part]
             number = ragged_arange(np.zeros(stop - start, dtype=np.intp), sizes[part])

@@ -1,13 +1,8 @@
 """The metrics: cosine, Euclidean and Manhattan distance, each with its error bounds."""
 
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
-from joblib import cpu_count
 
-from ._scorer import BLOCK_SIZE, CACHE_ELEMENTS, Scorer, coarse_dtype, slack
+from ._scorer import BLOCK_SIZE, CACHE_ELEMENTS, Scorer, coarse_dtype, in_threads, slack
 
 # Numbers compared at a time by one thread.
 _MAXIMA_ELEMENTS = 2**16
@@ -29,11 +24,12 @@ class Cosine(Scorer):
         self.lengths = None
         if gallery.lengths is not None:
             self.lengths = np.where(gallery.lengths > 0, gallery.lengths, 1.0).astype(dtype)
-        self.error = slack(n_features, dtype)
+        # The sums of exact scores are rounded, too, by nothing to speak of unless these are in float64 as well.
+        self.error = slack(n_features, dtype) / (2 if dtype == np.float32 else 1)
         self.squares = np.einsum("id,id->i", self.query_rows, self.query_rows, optimize=False)
 
     def _coarse_rows(self, low, high):
-        rows = self.gallery.raw(slice(low, high)).astype(self.dtype, copy=False)
+        rows = self._rows(low, high, self.dtype, unit=False)
         scores = self._products(self.coarse_rows, rows)
         if self.lengths is not None:
             scores /= self._of_gallery(self.lengths[low:high])
@@ -44,7 +40,7 @@ class Cosine(Scorer):
         return scores - 2 * self.error
 
     def _fine_rows(self, low, high):
-        rows = self.gallery.dense(slice(low, high)).astype(np.float64)
+        rows = self._rows(low, high, np.dtype(np.float64))
         squares = np.einsum("id,id->i", rows, rows, optimize=False)
         return self._cosines(self._products(self.query_rows, rows), squares)
 
@@ -104,7 +100,7 @@ class Euclidean(Scorer):
         self.largest = 0.0  # largest squared norm among the gallery rows met so far
 
     def _coarse_rows(self, low, high):
-        rows = self.gallery.dense(slice(low, high)) - self.centre
+        rows = self._rows(low, high, np.dtype(np.float64), centre=self.centre)
         squares = np.einsum("id,id->i", rows, rows, optimize=False)
         return self._distances(self._products(self.centred, rows), squares)
 
@@ -171,7 +167,7 @@ class Manhattan(Scorer):
         return self._from_maxima(low, high, np.dtype(np.float64))
 
     def _from_maxima(self, low, high, dtype):
-        rows = (self.gallery.dense(slice(low, high)) - self.centre).astype(dtype, copy=False)
+        rows = self._rows(low, high, dtype, centre=self.centre)
         self.largest = max(self.largest, float(np.abs(rows).sum(axis=1, dtype=np.float64).max()))
         query_rows = self.centred.astype(dtype, copy=False)
         sums = _sums_of_maxima(query_rows, rows, self.n_slots)
@@ -221,7 +217,8 @@ def _sums_of_maxima(query_rows, rows, n_slots):
     sums = np.empty((n_slots, n_queries, n_items), dtype=rows.dtype)
     step = max(1, _MAXIMA_ELEMENTS // n_features)
 
-    def work(slot, start):
+    def work(where):
+        slot, start = where
         # One query and a few gallery rows at a time: they and their maxima stay in the processor's cache.
         part = right[slot, start : start + step]
         larger = np.empty(part.shape, dtype=rows.dtype)
@@ -232,17 +229,10 @@ def _sums_of_maxima(query_rows, rows, n_slots):
     parts = [(slot, start) for slot in range(n_slots) for start in range(0, n_items, step)]
     if len(parts) * n_queries < 64:
         for part in parts:
-            work(*part)
+            work(part)
     else:
-        with ThreadPoolExecutor(_n_threads()) as pool:
-            deque(pool.map(work, *zip(*parts)), maxlen=0)
+        in_threads(work, parts)
     return sums if n_slots > 1 else sums[0]
-
-
-def _n_threads():
-    """Threads that numerical libraries are allowed, as OpenMP is told."""
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    return int(allowed) if allowed.isdigit() and int(allowed) > 0 else cpu_count()
 
 
 SCORERS = {"cosine": Cosine, "euclidean": Euclidean, "manhattan": Manhattan}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skretrieval.retrieval import _scorer
+from skretrieval.retrieval import _exact, _scorer
 from skretrieval.retrieval._descriptors import DescriptorSet, ragged_arange, unit_rows
 from skretrieval.retrieval._exact import search
 from skretrieval.retrieval._scores import SCORERS
@@ -314,6 +314,28 @@ def test_euclidean_bound_is_about_centred_rows(monkeypatch, make_regions, region
     largest = [max(((row - G.mean(axis=0)) ** 2).sum() for row in item) for item in items]
     scale = np.array(largest) + (centred**2).sum(axis=1).max()
     np.testing.assert_allclose(near.fine_error()[0].ravel() / scale, (6 + 16) * 2.0**-52, rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-150])
+@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_whole_rankings_are_stable_sorts(monkeypatch, metric, threads, scale):
+    # Several rows to a thread and several threads; duplicates, and rows that differ in their last digits.
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr(_exact, "_SORTED", 6000)
+    rng = np.random.default_rng(21)
+    G = rng.normal(size=(2500, 8))
+    G[1000:1200] = G[:200]
+    G[2000:2300] = G[:300] * (1 + 1e-15)
+    Q = rng.normal(size=(9, 8))
+    Q[0] = G[5]
+    queries, gallery = prepared(Q * scale, metric), prepared(G * scale, metric)
+    query, item = (part.ravel() for part in np.indices((9, 2500)))
+    exact = SCORERS[metric](queries, gallery).pairs(query, item).reshape(9, 2500)
+    for k in (2500, 900):
+        distances, indices = search(queries, gallery, k, metric=metric)
+        np.testing.assert_array_equal(indices, np.argsort(-exact, axis=1, kind="stable")[:, :k])
+        assert (np.diff(distances, axis=1) >= 0).all()
 
 
 def test_memory_is_bounded_by_the_blocks():

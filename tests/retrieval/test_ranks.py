@@ -30,9 +30,10 @@ def positions(ranking, query, item):
     metric=st.sampled_from(METRICS),
     dtype=st.sampled_from([np.float32, np.float64]),
     small=st.booleans(),
+    way=st.sampled_from([{}, {"_EXACT_PAIRS": 10**6}, {"_EXACT_PAIRS": 0}, {"_SORTED": 0}]),
     seed=st.integers(0, 50),
 )
-def test_any_shape_with_ties_and_zeros(n, m, d, blocks, metric, dtype, small, seed):
+def test_any_shape_with_ties_and_zeros(n, m, d, blocks, metric, dtype, small, way, seed):
     rng = np.random.default_rng(seed)
     G, Q = rng.integers(-2, 3, size=(n, d)).astype(dtype), rng.integers(-2, 3, size=(m, d)).astype(dtype)
     prepare = unit_rows if metric == "cosine" else np.asarray
@@ -41,15 +42,19 @@ def test_any_shape_with_ties_and_zeros(n, m, d, blocks, metric, dtype, small, se
     item = rng.integers(0, n, size=15)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_scorer, "_SMALL_GALLERY", 1024 if small else 0)
+        for name, value in way.items():
+            patch.setattr(_ranks, name, value)
         options = {"metric": metric, "block_size": blocks[0], "query_block_size": blocks[1]}
         ranks = count_ranks(queries, gallery, query, item, **options)
         ranking = search(queries, gallery, n, metric=metric)[1]
     assert_array_equal(ranks, positions(ranking, query, item))
 
 
+@pytest.mark.parametrize("exact_pairs", [0, 10**6])  # all blocks in float64, and none
 @pytest.mark.parametrize("kind", ["rows", "offset", "regions", "same", "sparse", "half"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_large_galleries_with_duplicates(metric, kind):
+def test_large_galleries_with_duplicates(monkeypatch, metric, kind, exact_pairs):
+    monkeypatch.setattr(_ranks, "_EXACT_PAIRS", exact_pairs)
     # More rows than a small gallery has, in several blocks; near ties and duplicates among them.
     rng = np.random.default_rng(1)
     X = rng.normal(size=(3000, 6)).astype(np.float32)

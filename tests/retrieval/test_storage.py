@@ -43,6 +43,10 @@ def test_halves_become_singles_exactly():
     assert_array_equal(found.view(np.uint32), finite.astype(np.float32).view(np.uint32))
     rows = finite.reshape(-1, 2, 16)[:, 0]  # rows with gaps between them
     assert_array_equal(half_to_single(rows), rows.astype(np.float32))
+    rows.flags.writeable = False
+    out = np.empty(rows.shape, dtype=np.float32)
+    assert half_to_single(rows, out) is out
+    assert_array_equal(out, rows.astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", ["half", "mapped half", "mapped single", "mapped double"])
