@@ -248,7 +248,7 @@ def test_multi_resolution_pfa_is_the_papers_system(local):
     if local:
         assert retriever.region_pairs == "same"
         assert all(regions.shape == (2, 40) for regions in described)
-        assert model.named_steps["pooler"].poolers[1][1].n_resolutions == 2
+        assert model.named_steps["pooler"].poolers[1][1].backbone is None  # the mask follows the extractor
         stacked = np.stack(described)
         apart = np.abs(stacked[:, None] - stacked[None]).sum(axis=3).min(axis=2)
     else:

@@ -186,7 +186,7 @@ def _of_sentence(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
 
 
 def _of_mask(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
-    return pooler._mask(batch.maps).to(batch.maps.dtype)
+    return pooler._mask(batch).to(batch.maps.dtype)
 
 
 def _of_part(pooler: Any, batch: Batch, part: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,11 @@ class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 def head_of(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
     """Return the batches cut to their first map."""
     return tuple(
-        Batch(batch.indices[:1], batch.maps[:1], batch.nonnegative or bool((batch.maps[:1] >= 0).all()))
+        replace(
+            batch,
+            indices=batch.indices[:1],
+            maps=batch.maps[:1],
+            nonnegative=batch.nonnegative or bool((batch.maps[:1] >= 0).all()),
+        )
         for batch in batches
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from torch import nn
 from torch.nn import functional
 
+from ..extraction import ConvFeatureExtractor
 from ..extraction import _backbones as backbones
 from ._base import BasePooler
 from ._batches import Batch
@@ -31,9 +33,12 @@ class ClassActivationMask(BasePooler):
     pooler : pooler
         What pools the masked maps. With a `LayerwisePooler` the entries are tuples of maps.
 
-    backbone : str, nn.Module or callable, default="resnet50"
+    backbone : str, nn.Module, callable or None, default="resnet50"
         The network that the maps come from, as in :class:`~skretrieval.extraction.ConvFeatureExtractor`. Its last
-        linear (or 1 x 1 convolutional) layer is the classifier, whose input is the first map of the tuple.
+        linear (or 1 x 1 convolutional) layer is the classifier, whose input is the first map of the tuple. None
+        follows the extractor of the `FeatureMaps`: its network, weights and number of resolutions, also when they
+        are changed later. `weights`, `n_resolutions` and `random_state` are not used then, and maps in memory get
+        the classifier of the last extractor.
 
     weights : "DEFAULT", path or None, default="DEFAULT"
         As for the extractor.
@@ -85,7 +90,7 @@ class ClassActivationMask(BasePooler):
     _follows_from_parameters = False  # the classifier's weights may be others tomorrow
     _parameter_constraints: dict = {
         "pooler": [HasMethods(["fit", "transform"])],
-        "backbone": [str, nn.Module, callable],
+        "backbone": [str, nn.Module, callable, None],
         "weights": [str, os.PathLike, None],
         "threshold": [Interval(Real, 0, None, closed="left")],
         "n_resolutions": [Interval(Integral, 1, None, closed="left")],
@@ -118,7 +123,8 @@ class ClassActivationMask(BasePooler):
             raise TypeError(f"pooler must be a pooler of this package, got {type(self.pooler).__name__}")
         if self.pooler._learns:
             raise ValueError("ClassActivationMask takes poolers that learn nothing in fit")
-        backbones.check_backbone(self.backbone)
+        if self.backbone is not None:
+            backbones.check_backbone(self.backbone)
         self.pooler._validate_params()
         self.pooler._check_parameters()
         check_one_descriptor(self, "pooler", self.pooler)
@@ -127,44 +133,51 @@ class ClassActivationMask(BasePooler):
         super()._start(channels)
         self.pooler_ = clone(self.pooler)
         self.pooler_._start(channels)
-        self.class_weights_, self.class_bias_ = self._classifier(channels[0])
-
-    def _classifier(self, n_channels: int) -> tuple[np.ndarray, np.ndarray]:
-        """Read the last layer of the backbone that maps `n_channels` averages to class scores."""
-        state = backbones.source_state(self.backbone, self.weights)
-        if isinstance(self.backbone, nn.Module):
-            module = self.backbone
-            if state is not None:
-                module = copy.deepcopy(module)
-                backbones.load_state_dict(module, state, f"weights={self.weights!r}")
-        else:
-            seed = backbones.seed_of(self.random_state)
-            module = backbones.build_module(self.backbone, seed, state, f"weights={self.weights!r}")
-        layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-        last = layers[-1] if layers else None
-        if last is None or last.weight[0].numel() != n_channels:
-            inputs = "none" if last is None else last.weight[0].numel()
-            raise ValueError(
-                f"The classifier of {backbones.title(self.backbone)} takes {inputs} values, but the first map has "
-                f"{n_channels} channels: give the map that the classifier sees first"
+        self._followed: tuple[str, int] | None = None  # network and number of resolutions
+        if self.backbone is not None:
+            self.class_weights_, self.class_bias_ = read_classifier(
+                self.backbone, self.weights, self.random_state, channels[0]
             )
-        weight = last.weight.detach().flatten(1).float().cpu()
-        bias = torch.zeros(len(weight)) if last.bias is None else last.bias.detach().float().cpu()
-        return weight.numpy().copy(), bias.numpy().copy()
 
-    def _mask(self, maps: torch.Tensor) -> torch.Tensor:
+    def _follow(self, batch: Batch) -> int:
+        """Take the classifier of the extractor that made the maps; return how many resolutions it summed."""
+        extractor = None if batch.source is None else batch.source.extractor
+        if extractor is None and self._followed is not None:
+            return self._followed[1]
+        if not isinstance(extractor, ConvFeatureExtractor):
+            given = "maps in memory" if extractor is None else f"those of a {type(extractor).__name__}"
+            raise ValueError(
+                "backbone=None takes the classifier from the network that the maps come from: it needs the FeatureMaps "
+                f"of a ConvFeatureExtractor, got {given}"
+            )
+        # the weights by name, too: the fingerprint is of those that make maps, the classifier's are not among them
+        network = f"{extractor._identity()}-{extractor.weights}"
+        n_resolutions = len(extractor._sizes()) if extractor.multi_resolution == "sum" else 1
+        if self._followed is None or self._followed[0] != network:
+            self.class_weights_, self.class_bias_ = read_classifier(
+                backbones.unwrapped(extractor.backbone)[0],
+                extractor.weights,
+                copy.deepcopy(extractor.random_state),  # looked at, not drawn from
+                batch.maps.shape[1],
+            )
+        self._followed = (network, n_resolutions)
+        return n_resolutions
+
+    def _mask(self, batch: Batch) -> torch.Tensor:
         """Return the boolean mask (N, H, W) of maps (N, K, H, W)."""
+        maps = batch.maps
+        n_resolutions = self._follow(batch) if self.backbone is None else self.n_resolutions
         # copies: a model that joblib has mapped from disk is read-only, which torch cannot wrap
         weight = torch.tensor(self.class_weights_).to(maps)
         bias = torch.tensor(self.class_bias_).to(maps)
-        scores = maps.flatten(2).mean(dim=2) / self.n_resolutions @ weight.T + bias
+        scores = maps.flatten(2).mean(dim=2) / n_resolutions @ weight.T + bias
         winner = weight[scores.argmax(dim=1)]
         heat = torch.bmm(winner[:, None, :], maps.flatten(2)).view(len(maps), *maps.shape[2:])
         mask = heat >= self.threshold * heat.mean(dim=(1, 2), keepdim=True)
         return mask | ~mask.any(dim=2, keepdim=True).any(dim=1, keepdim=True)
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        mask = self._mask(batches[0].maps)[:, None]
+        mask = self._mask(batches[0])[:, None]
         masked = []
         for batch in batches:
             size = batch.maps.shape[2:]
@@ -175,3 +188,50 @@ class ClassActivationMask(BasePooler):
         descriptors = self.pooler_._describe(tuple(masked))
         self.pooler_._n_features_out = descriptors.shape[1]  # it learns nothing, and is fitted by this
         return descriptors
+
+
+def read_classifier(
+    backbone: Any, weights: Any, random_state: Any, n_channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read the last layer of a network that maps `n_channels` averages to class scores.
+
+    Parameters
+    ----------
+    backbone, weights, random_state
+        As for the extractor.
+    n_channels : int
+        Channels of the map that the classifier sees.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_classes, n_channels)
+        Copies, float32.
+    bias : ndarray of shape (n_classes,)
+        Zeros if there is none.
+
+    Raises
+    ------
+    ValueError
+        If the last layer takes another number of channels.
+    """
+    state = backbones.source_state(backbone, weights)
+    if isinstance(backbone, nn.Module):
+        module = backbone
+        if state is not None:
+            module = copy.deepcopy(module)
+            backbones.load_state_dict(module, state, f"weights={weights!r}")
+    else:
+        module = backbones.build_module(
+            backbone, backbones.seed_of(random_state), state, f"weights={weights!r}"
+        )
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    last = layers[-1] if layers else None
+    if last is None or last.weight[0].numel() != n_channels:
+        inputs = "none" if last is None else last.weight[0].numel()
+        raise ValueError(
+            f"The classifier of {backbones.title(backbone)} takes {inputs} values, but the first map has "
+            f"{n_channels} channels: give the map that the classifier sees first"
+        )
+    weight = last.weight.detach().flatten(1).float().cpu()
+    bias = torch.zeros(len(weight)) if last.bias is None else last.bias.detach().float().cpu()
+    return weight.numpy().copy(), bias.numpy().copy()

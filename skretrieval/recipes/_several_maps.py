@@ -138,9 +138,8 @@ def multi_resolution_pfa(
         Of the feature selection, whose result depends on it by nature.
     **settings
         See the package. The method selects instead of whitening: `whitening` can only be None, and `n_components`
-        is `n_features` here. With `local` an `extractor` of yours must be a `ConvFeatureExtractor`, whose classifier
-        is looked up, with the layer that the classifier sees as the first; what is changed afterwards in the network,
-        its weights or the number of resolutions has to be changed in the mask, too (``pooler__local__weights``).
+        is `n_features` here. With `local` an `extractor` of yours must be a `ConvFeatureExtractor` whose network
+        classifies, with the layer that the classifier sees as the first; the mask follows it.
 
     Returns
     -------
@@ -165,24 +164,12 @@ def multi_resolution_pfa(
     pooler: Any = LayerwisePooler(SquareSumRMACPooler(), norm=None)
     retriever = NearestNeighborsRetriever(metric="manhattan")
     if local:
-        parts = [("global", pooler), ("local", _masked(clone(pooler), extractor))]
+        if not isinstance(extractor, ConvFeatureExtractor):
+            raise ValueError(
+                f"local=True needs a ConvFeatureExtractor, whose network classifies, got {extractor!r}"
+            )
+        parts = [("global", pooler), ("local", ClassActivationMask(clone(pooler), backbone=None))]
         pooler = PoolerFusion(parts, combine="regions", norm=None)
         retriever.set_params(region_pairs="same")
     selector = PrincipalFeatureSelector(n_features, random_state=random_state)
     return in_a_row(pooler, [("selector", selector)], retriever, **settings)
-
-
-def _masked(pooler: Any, extractor: Any) -> ClassActivationMask:
-    """Pool what the classifier of the extractor's own network looks at."""
-    if not isinstance(extractor, ConvFeatureExtractor):
-        raise ValueError(
-            f"local=True needs a ConvFeatureExtractor, whose network classifies, got {extractor!r}"
-        )
-    several = isinstance(extractor.image_size, list | tuple) and extractor.multi_resolution == "sum"
-    return ClassActivationMask(
-        pooler,
-        backbone=extractor.backbone,
-        weights=extractor.weights,
-        n_resolutions=len(extractor.image_size) if several else 1,
-        random_state=extractor.random_state,
-    )

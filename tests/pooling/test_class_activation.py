@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from torchvision import models
 
-from skretrieval.extraction import ConvFeatureExtractor
+from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor
 from skretrieval.pooling import (
     ClassActivationMask,
     GRMACPooler,
@@ -209,6 +209,84 @@ def test_lazy_maps(tmp_path):
     joblib.dump(pipeline, tmp_path / "pipeline.joblib")
     again = joblib.load(tmp_path / "pipeline.joblib", mmap_mode="r").transform(photographs())
     assert_array_equal(again, pipeline.transform(photographs()))
+
+
+def saved(seed, path):
+    """Weights of a whole TinyResNet, classifier included, in a file."""
+    network = tiny_resnet()
+    generator = torch.Generator().manual_seed(seed)
+    for values in network.state_dict().values():
+        values.copy_(torch.randn(values.shape, generator=generator) / 5)
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+def following(weights, image_size=(128, 96, 64)):
+    """An extractor and a mask that follows it, with the mask that is told all that the other finds out."""
+    extractor = ConvFeatureExtractor(
+        tiny_resnet,
+        layers=["layer4", "layer3"],
+        weights=weights,
+        image_size=list(image_size),
+        multi_resolution="sum",
+        device="cpu",
+    )
+    inner = LayerwisePooler(SquareSumRMACPooler(), norm=None)
+    told = {"backbone": tiny_resnet, "weights": weights, "n_resolutions": len(image_size)}
+    return make_pipeline(extractor, ClassActivationMask(inner, backbone=None)), make_pipeline(
+        extractor, ClassActivationMask(clone(inner), **told)
+    )
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_the_mask_follows_the_extractor(tmp_path, wrap):
+    first, second = saved(1, tmp_path / "first.pth"), saved(2, tmp_path / "second.pth")
+    model, told = following(first)
+    if wrap:
+        model.steps[1] = ("fusion", PoolerFusion([("local", model[1])], combine="regions", norm=None))
+        told.steps[1] = ("fusion", PoolerFusion([("local", told[1])], combine="regions", norm=None))
+    before = told.fit_transform(photographs())
+    assert_array_equal(model.fit_transform(photographs()), before)
+    assert_array_equal(model.transform(photographs()), before)
+    # fitted again, and not, after a change of the extractor alone
+    for refit in (False, True):
+        model, _ = following(first)
+        _, told = following(second, (96, 64))
+        if wrap:
+            model.steps[1] = ("fusion", PoolerFusion([("local", model[1])], combine="regions", norm=None))
+            told.steps[1] = ("fusion", PoolerFusion([("local", told[1])], combine="regions", norm=None))
+        model.fit(photographs())
+        model.set_params(convfeatureextractor__weights=second, convfeatureextractor__image_size=[96, 64])
+        if refit:
+            model.fit(photographs())
+        after = told.fit_transform(photographs())
+        assert_array_equal(model.transform(photographs()), after)
+        assert not np.allclose(after, before)
+
+
+def test_a_mask_that_follows_is_saved_with_its_classifier(tmp_path):
+    weights = saved(1, tmp_path / "weights.pth")
+    model, told = following(weights)
+    expected = told.fit_transform(photographs())
+    model.fit(photographs())
+    joblib.dump(model, tmp_path / "model.joblib")
+    (tmp_path / "weights.pth").unlink()
+    again = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    assert_array_equal(again.transform(photographs()), expected)
+    # maps in memory have no extractor: they get the classifier of the last that had
+    arrays = list(again[0].transform(photographs()))
+    assert_allclose(again[1].transform(arrays), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_followed():
+    maps = [make_map(5, 3, 4)]
+    with pytest.raises(
+        ValueError, match=r"backbone=None.*FeatureMaps of a ConvFeatureExtractor.*maps in memory"
+    ):
+        ClassActivationMask(SumPooler(), backbone=None).fit(maps)
+    kernel = ConvKernelExtractor((8, 16), image_size=64, n_patches=500, random_state=0)
+    with pytest.raises(ValueError, match=r"backbone=None.*got those of a ConvKernelExtractor"):
+        make_pipeline(kernel, ClassActivationMask(SumPooler(), backbone=None)).fit(photographs())
 
 
 def test_the_wrong_order_of_layers_is_told():
