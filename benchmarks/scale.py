@@ -468,7 +468,8 @@ def tables(figures, rates, memory):
     lines += [
         "### Search",
         "",
-        "One machine as measured, the index in its memory:",
+        "One machine as measured, the index in its memory; recall is that of noisy unit vectors around 200 centres, which "
+        "is hard for approximate indexes:",
         "",
         *table(sizes_head("search"), *([name, *(in_time(of(n)) for n in SIZES)] for name, of in searches)),
         f"Exact search grows by {' or '.join(f'{floors[batch]:.2f}' for batch in ('1', '1000'))} times the floor a row "
@@ -478,7 +479,7 @@ def tables(figures, rates, memory):
         f"A query over 1e9 rows in {shards} shards of {in_bytes(memory)} machines, exact: "
         f"{in_time(sharded_seconds(wait, shards, 1, exact['k']))}. As product codes they fit into {coded} "
         "machine(s); the rows for exact distances of the candidates stay on disk, about "
-        f" {4 * exact['k']} reads of {in_bytes(array_bytes(1, D))} a query.",
+        f"{4 * exact['k']} reads of {in_bytes(array_bytes(1, D))} a query.",
         "",
         "### Building",
         "",
