@@ -1,6 +1,7 @@
 """How well does tuning without labels choose? Pseudo-queries against true labels over a grid of settings.
 
     python benchmarks/tuning.py --assets FOLDER [--size 512] [--cache FOLDER] [--out benchmarks/results/tuning.md]
+                                [--only reads]
 
 FOLDER holds `images/SET/LABEL/*` and state dicts of torchvision networks as `weights/NAME.pth` (see quality.py). It can
 also be given as SKRETRIEVAL_ASSETS. With --cache, maps and pooled descriptors are kept between runs.
@@ -8,6 +9,9 @@ also be given as SKRETRIEVAL_ASSETS. With --cache, maps and pooled descriptors a
 Each setting (a pooler, its parameters, power normalisation, whitening) gets its true mAP by labels
 (GalleryQuerySplit) and its score by pseudo-queries (PseudoQueryScorer), for several kinds of views. Reported: the rank
 correlation of the two over all settings, and the true mAP of the setting that the pseudo-queries choose.
+
+Then, and with ``--only reads`` nothing else: how often searches read each map, with and without the descriptors being
+kept, and what keeping maps in float16 saves and does to the mAP of every setting. That part uses a temporary folder.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 import warnings
@@ -22,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
@@ -232,38 +238,135 @@ def optimism(gallery: np.ndarray, labels: np.ndarray) -> list[str]:
     return lines
 
 
-def reads(extractor, photographs, labels) -> list[str]:
+def counted(read: list):
+    """Return BaseExtractor's passes with every map that they hand out counted in `read`."""
+    batches = BaseExtractor._map_batches
+
+    def count(self, *args):
+        for indices, maps in batches(self, *args):
+            read.append(len(indices))
+            yield indices, maps
+
+    return count
+
+
+def reads(extractor, photographs, labels, folder: Path) -> list[str]:
     """Count how often a grid search over a pooler's parameter reads each map."""
     views = make_photo_views(photographs, 1, random_state=0).images
     maps, view_maps = extractor.transform(photographs), extractor.transform(views)
+    for _ in (*maps.batches(), *view_maps.batches()):
+        pass  # the network has run: what follows reads
     model = Pipeline([("pooler", GeMPooler()), ("retriever", NearestNeighborsRetriever())])
-    read, whole = [], BaseExtractor._map_batches
-
-    def counted(self, images, *rest):
-        read.append(len(images))
-        return whole(self, images, *rest)
-
     cases = {
         "pseudo-queries": {
             "cv": WholeGallerySplit(),
             "scoring": PseudoQueryScorer(view_maps, np.arange(len(views))),
         },
         "GalleryQuerySplit(1, n_queries_per_label=1)": {"cv": GalleryQuerySplit(1, n_queries_per_label=1)},
-        "GalleryQuerySplit(4)": {"cv": GalleryQuerySplit(4)},
+        "GalleryQuerySplit(4)": {"cv": GalleryQuerySplit(4, random_state=0)},
+        "GalleryQuerySplit(10)": {"cv": GalleryQuerySplit(10, random_state=0)},
     }
-    lines = ["| search | maps | reads of a map per candidate | s per candidate |", "|---|---|---|---|"]
+    lines = [
+        "| search | maps | `memory_keeps` | reads of a map per candidate | s per candidate |",
+        "|---|---|---|---|---|",
+    ]
     exponents = [1.0, 2.0, 3.0, 5.0]
-    BaseExtractor._map_batches = counted
+    read: list[int] = []
+    whole = BaseExtractor._map_batches
+    BaseExtractor._map_batches = counted(read)
     try:
         for title, search in cases.items():
-            read.clear()
-            start = time.perf_counter()
-            GridSearchCV(model, {"pooler__p": exponents}, refit=False, **search).fit(maps, labels)
-            seconds = (time.perf_counter() - start) / len(exponents)
-            n = len(photographs) + (len(views) if title == "pseudo-queries" else 0)
-            lines.append(f"| {title} | {n} | {sum(read) / n / len(exponents):.3f} | {seconds:.2f} |")
+            for keeps in ("maps", "both", "both, once more"):
+                if keeps == "both":
+                    shutil.rmtree(folder / "joblib" / "descriptors", ignore_errors=True)
+                extractor.set_params(memory_keeps=keeps.partition(",")[0])
+                read.clear()
+                start = time.perf_counter()
+                GridSearchCV(model, {"pooler__p": exponents}, refit=False, **search).fit(maps, labels)
+                seconds = (time.perf_counter() - start) / len(exponents)
+                n = len(photographs) + (len(views) if title == "pseudo-queries" else 0)
+                share = sum(read) / n / len(exponents)
+                lines.append(f"| {title} | {n} | {keeps} | {share:.3f} | {seconds:.2f} |")
+                print(lines[-1], flush=True)
     finally:
         BaseExtractor._map_batches = whole
+    return lines
+
+
+def kept_maps(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "_stored" in path.parts]
+
+
+def read_seconds(maps, folder: Path, cold: bool) -> float:
+    """Return the seconds to read all maps, from the disk or from what the system keeps of it in memory."""
+    if cold:
+        os.sync()
+        for path in kept_maps(folder):
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    start = time.perf_counter()
+    for _ in maps.batches():
+        pass
+    return time.perf_counter() - start
+
+
+def half_precision(extractor, photographs, labels, folder: Path) -> str:
+    """Compare maps kept in float32 and float16: bytes, seconds, and the true mAP of every setting."""
+    true, sizes, cold, warm = {}, {}, {}, {}
+    splitter = GalleryQuerySplit(4, random_state=0)
+    for dtype in ("float32", "float16"):
+        place = folder / dtype
+        own = clone(extractor).set_params(memory=str(place), memory_keeps="maps", memory_dtype=dtype)
+        maps = own.fit(photographs).transform(photographs)
+        arrays = list(maps)
+        files = [path for path in kept_maps(place) if path.name == "output.pkl"]
+        assert len(files) == len(photographs)
+        sizes[dtype] = sum(path.stat().st_size for path in files) / len(files)
+        cold[dtype], warm[dtype] = (
+            min(read_seconds(maps, place, cold) for _ in range(3)) / len(files) * 1e3
+            for cold in (True, False)
+        )
+        rows = [clone(pooler).fit_transform(arrays) for pooler in POOLERS]
+        true[dtype] = np.concatenate([grid_scores(each, labels, cv=splitter) for each in rows])
+    change = np.abs(true["float16"] - true["float32"])
+    best = [true["float32"][np.argmax(true[dtype])] for dtype in true]
+    return (
+        f"| {extractor.backbone} | {sizes['float32'] / 1e6:.2f} / {sizes['float16'] / 1e6:.2f} | "
+        f"{cold['float32']:.1f} / {cold['float16']:.1f} | {warm['float32']:.1f} / {warm['float16']:.1f} | "
+        f"{change.max():.5f} | {change.mean():.5f} | {np.count_nonzero(change)} of {len(change)} | "
+        f"{best[0]:.4f} / {best[1]:.4f} |"
+    )
+
+
+def caches(extractors, photographs, labels) -> list[str]:
+    """Measure what `memory` saves."""
+    lines = [
+        "## Reads",
+        "",
+        f"Of maps that are on the disk ({extractors[-1].backbone}), over four exponents of GeM. With "
+        '`memory_keeps="maps"` every fold reads the maps; with "both" the descriptors of each candidate are kept '
+        "beside them, so that one fold reads a map and the others find what it became; once more, all is known.",
+        "",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        extractor = clone(extractors[-1]).set_params(memory=folder).fit(photographs)
+        lines += reads(extractor, photographs, labels, Path(folder))
+    lines += [
+        "",
+        "## Maps in float16",
+        "",
+        'float32 / float16 (`memory_dtype="float16"`): MB per map on disk, ms to read a map from the disk and from '
+        "what the system keeps of it in memory, best of three passes. True mAP of all settings from either: largest "
+        "and mean difference, how many differ at all, and what the best setting of either has in float32.",
+        "",
+        "| network | MB per map | ms from disk | ms from memory | largest difference of mAP | mean | settings that "
+        "differ | chosen by float32 / float16 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for extractor in extractors:
+        with tempfile.TemporaryDirectory() as folder:
+            lines.append(half_precision(extractor, photographs, labels, Path(folder)))
+        print(lines[-1], flush=True)
     return lines
 
 
@@ -273,6 +376,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--networks", nargs="+", default=None, help="only these of the folder")
     parser.add_argument("--cache", default=None, help="keep maps and descriptors here between runs")
+    parser.add_argument(
+        "--only", choices=["reads"], help="measure the caches only; replaces that part of --out"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tuning.md"))
     options = parser.parse_args()
     if options.assets is None:
@@ -292,32 +398,33 @@ def main() -> None:
         "One view of each photograph is its pseudo-query. Per cell: Spearman / Kendall rank correlation between the "
         "pseudo-queries' score and the true mAP over all settings / true mAP of the setting with the best score.",
     ]
+    found = sorted((assets / "weights").glob("*.pth"))
+    found = [path for path in found if path.stem in (options.networks or [path.stem])]
+    extractors = [
+        ConvFeatureExtractor(path.stem, weights=str(path), image_size=options.size, device="cpu")
+        for path in found
+    ]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.only == "reads":
+        text = options.out.read_text() if options.out.exists() else "\n".join(lines)
+        lines = [text.partition("## Reads")[0].rstrip(), "", *caches(extractors, photographs.images, labels)]
+        options.out.write_text("\n".join([*lines, ""]))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(options.cache or scratch)
         (cache / "descriptors").mkdir(parents=True, exist_ok=True)
-        found = sorted((assets / "weights").glob("*.pth"))
-        for path in [path for path in found if path.stem in (options.networks or [path.stem])]:
-            extractor = ConvFeatureExtractor(
-                path.stem, weights=str(path), image_size=options.size, device="cpu", memory=str(cache)
-            ).fit(photographs.images)
+        for extractor in extractors:
+            extractor = clone(extractor).set_params(memory=str(cache)).fit(photographs.images)
             lines += [
                 "",
-                f"## {path.stem}",
+                f"## {extractor.backbone}",
                 "",
                 *study(extractor, photographs.images, labels, cache / "descriptors"),
             ]
             gallery = Descriptors(extractor, cache / "descriptors")("gallery", lambda: photographs.images)
             lines += ["", "Whitening, after SPoC:", ""]
             lines += optimism(gallery[1], labels)
-        lines += [
-            "",
-            "## Reads",
-            "",
-            f"Of cached maps ({extractor.backbone}), over four exponents of GeM:",
-            "",
-        ]
-        lines += reads(extractor, photographs.images, labels)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    lines += ["", *caches(extractors, photographs.images, labels)]
     options.out.write_text("\n".join([*lines, ""]))
 
 

@@ -177,9 +177,10 @@ def test_two_processes_at_once(tmp_path):
 def test_threads_share_what_they_find(tmp_path):
     images = photographs()
     expected = describe(tmp_path, images)
+    maps = extractor(tmp_path).fit_transform(images)
     with counted_reads() as read:
         found = joblib.Parallel(n_jobs=4, backend="threading")(
-            joblib.delayed(describe)(tmp_path, images) for _ in range(4)
+            joblib.delayed(GeMPooler().fit_transform)(maps) for _ in range(4)
         )
     assert not read
     for rows in found:
