@@ -46,6 +46,7 @@ def against(benchmark, request):
         seconds: float = 1.0,
         note: str = "",
         warm: bool = True,
+        before: Callable = lambda: None,
     ) -> float:
         """Time a function against its baseline.
 
@@ -68,34 +69,33 @@ def against(benchmark, request):
         warm : bool
             Whether both are called before, twice: first calls allocate, compile and read, second ones tell how long
             a round takes. False for what takes so long that this does not matter: there are `rounds` rounds then.
+        before : callable without arguments
+            Called before every call of both, untimed: both then find the same state, of the caches say.
 
         Notes
         -----
-        The clock is the benchmark's: ``@pytest.mark.benchmark(timer=time.thread_time)`` changes it. Of a baseline
-        that is much shorter than the function, a round takes the best of up to three calls: it then finds its data
-        where its own last call left them, whatever the function threw out of the cache.
+        The clock is the benchmark's: ``@pytest.mark.benchmark(timer=time.thread_time)`` changes it.
         """
         clock = benchmark._timer
-        calls = 1
-        if request.config.getoption("quick"):
-            rounds = 1
-        elif warm:
-            function(), baseline()
-            marks = [time.perf_counter()]
-            for call in (function, baseline):
-                call()
-                marks.append(time.perf_counter())
-            ours, theirs = max(marks[1] - marks[0], 1e-9), max(marks[2] - marks[1], 1e-9)
-            calls = max(1, min(3, int(ours / theirs)))
-            rounds = max(rounds, min(200, int(seconds / (ours + calls * theirs))))
         baseline_times: list[float] = []
 
         def time_baseline():
-            for _ in range(calls):
-                start = clock()
-                baseline()
-                baseline_times.append(clock() - start)
+            before()
+            start = clock()
+            baseline()
+            baseline_times.append(clock() - start)
+            before()
 
+        if request.config.getoption("quick"):
+            rounds = 1
+        elif warm:
+            for _ in range(2):
+                begin = time.perf_counter()
+                time_baseline()
+                function()
+            baseline_times.clear()
+            once = time.perf_counter() - begin
+            rounds = max(rounds, min(200, int(seconds / once)))
         benchmark.pedantic(function, setup=time_baseline, rounds=rounds)
         ratio = benchmark.stats.stats.min / min(baseline_times)
         benchmark.extra_info.update(

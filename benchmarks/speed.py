@@ -137,14 +137,15 @@ def grouped(rows, *keys):
 
 
 def limits(rows):
-    """Lines of the table of limits: one for each row of a table and baseline, judged by its worst figure."""
+    """Lines of the table of limits: one for each row of a table and baseline, which names the columns that miss."""
     groups = grouped([row for row in rows if row["limit"] is not None], "table", "row", "limit", "to")
     lines = []
     for (table, name, limit, to), members in groups.items():
         measured = ", ".join(f"{one['column']} {number(one['ratio'])}" for one in members)
         notes = "; ".join(dict.fromkeys(one["note"] for one in members if one["note"]))
-        worst = verdict(max(one["ratio"] for one in members), limit)
-        lines.append([f"{table}: {name}", f"{number(limit)} × {to}", measured, worst, notes])
+        missed = [one for one in members if one["ratio"] > limit]
+        said = ", ".join(f"**{verdict(one['ratio'], limit)}** ({one['column']})" for one in missed) or "met"
+        lines.append([f"{table}: {name}", f"{number(limit)} × {to}", measured, said, notes])
     return grid(["what", "at most", "measured", "", "note"], lines)
 
 
