@@ -468,8 +468,8 @@ def tables(figures, rates, memory):
     lines += [
         "### Search",
         "",
-        "One machine as measured, the index in its memory; recall is that of noisy unit vectors around 200 centres, which "
-        "is hard for approximate indexes:",
+        "One machine as measured, the index in its memory; recall is that of noisy unit vectors around 200 centres, "
+        "which is hard for approximate indexes:",
         "",
         *table(sizes_head("search"), *([name, *(in_time(of(n)) for n in SIZES)] for name, of in searches)),
         f"Exact search grows by {' or '.join(f'{floors[batch]:.2f}' for batch in ('1', '1000'))} times the floor a row "

@@ -508,8 +508,8 @@ def maps_report(options: argparse.Namespace) -> list[str]:
         run = watched_maps(options.maps, how)
         seconds = stage_seconds([run])
         for stage in ("pool", "whiten", "search"):
-            anonymous, whole = run.peak(stage)
-            rows.append([how, stage, f"{seconds.get(stage, 0):.1f}", f"{anonymous:.0f}", f"{whole:.0f}"])
+            memory = [f"{value:.0f}" if value == value else "not seen" for value in run.peak(stage)]
+            rows.append([how, stage, f"{seconds.get(stage, 0):.1f}", *memory])
         if how == "blocks":
             growth, low, high = steady([run], "pool")
             rows_note = f"In blocks, from {low} to {high} maps, anonymous memory moved by {growth:+.0f} MiB."
