@@ -11,7 +11,8 @@ from sklearn.utils.validation import _num_samples
 
 from ..postprocessing import DatabaseAugmentation
 from ..retrieval import NearestNeighborsRetriever
-from ._average_precision import ap_from_relevance
+from ..retrieval._base import RetrieverMixin
+from ._average_precision import ap_from_relevance, average_precisions
 
 DISTRACTOR = -1
 
@@ -56,7 +57,8 @@ def leave_one_out_map(estimator, X, y):
 
     Notes
     -----
-    The whole fold is ranked for each of its images: O(n^2) memory.
+    Where few images of the fold show the same object, retrievers of this package count the ranks of these alone.
+    Otherwise, and by other retrievers, the whole fold is ranked for each of its images: O(n^2) memory.
 
     Examples
     --------
@@ -92,13 +94,29 @@ def leave_one_out_map(estimator, X, y):
         )
         return float("nan")
 
-    neighbors = clone(retriever).fit(descriptors, y).kneighbors(n_neighbors=n - 1, return_distance=False)
+    fitted = clone(retriever).fit(descriptors, y)
+    if isinstance(fitted, RetrieverMixin):
+        counts = np.where(n_positives > 0, counts[codes], 0)
+        counted = fitted._ranks_of_label(fitted._index._gallery, codes, codes, counts, np.arange(n))
+        if counted is not None:
+            return float(np.mean(_ap_without_query(*counted, n_positives)[queries]))
+    neighbors = fitted.kneighbors(n_neighbors=n - 1, return_distance=False)
     if np.any(neighbors == np.arange(n)[:, None]):
         raise ValueError(
             f"{type(retriever).__name__}.kneighbors(X=None) returned a query as its own neighbour."
         )
     relevant = codes[neighbors[queries]] == codes[queries, None]
     return float(np.mean(ap_from_relevance(relevant, n_positives[queries])))
+
+
+def _ap_without_query(query, item, ranks, n_positives):
+    """Average precisions from the ranks of all images of the object, the query itself among them."""
+    is_own = query == item
+    own_rank = np.zeros(len(n_positives), dtype=np.intp)
+    own_rank[query[is_own]] = ranks[is_own]
+    ranks = (ranks - (ranks > own_rank[query]))[~is_own]
+    query = query[~is_own]
+    return average_precisions(query, ranks[np.lexsort((ranks, query))], n_positives, "trapezoid")
 
 
 def _embed(estimator, X):

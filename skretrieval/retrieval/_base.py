@@ -161,23 +161,16 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         # Small integers compare faster than strings, and 4 bytes an entry bound the memory.
         codes = np.unique(np.concatenate([self.labels_, y]), return_inverse=True)[1].astype(np.int32)
         gallery_codes, query_codes = codes[:n_items], codes[n_items:]
-        ap, own = None, self._find_own(queries)
-        # Positives of each query: a run of the gallery items in the order of their labels.
-        by_label = np.argsort(gallery_codes, kind="stable")
-        first, last = (
-            np.searchsorted(gallery_codes[by_label], query_codes, side=side) for side in ("left", "right")
-        )
-        n_positives = last - first
+        own = self._find_own(queries)
+        n_positives = np.bincount(gallery_codes, minlength=codes.max() + 1)[query_codes]
         if y.dtype.kind not in "US":
             n_positives[y == _DISTRACTOR] = 0
         valid = n_positives > 0
-        if n_positives.sum() * _COUNTED_SHARE <= len(y) * n_items:
-            query = np.repeat(np.arange(len(y)), n_positives)
-            ranks = self._ranks(queries, query, by_label[ragged_arange(first, n_positives)], own)
-            if ranks is not None:
-                order = np.lexsort((ranks, query))
-                ap = average_precisions(query, ranks[order], n_positives, "trapezoid")
-        if ap is None:
+        counted = self._ranks_of_label(queries, gallery_codes, query_codes, n_positives, own)
+        if counted is not None:
+            query, _, ranks = counted
+            ap = average_precisions(query, ranks[np.lexsort((ranks, query))], n_positives, "trapezoid")
+        else:
             ap = np.zeros(len(y))
             for start, stop in queries.blocks(max(1, 2**23 // n_items)):
                 part_own = None if own is None else own[start:stop]
@@ -225,6 +218,34 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ``query`` ascends.
         """
         return None
+
+    def _ranks_of_label(self, queries, gallery_labels, query_labels, counts, own):
+        """Ranks of the gallery items that have the label of each query.
+
+        Parameters
+        ----------
+        queries : DescriptorSet
+            Queries.
+        gallery_labels, query_labels : ndarray of int
+            Labels.
+        counts : ndarray of int of shape (n_queries,)
+            How many items have the label of each query, or 0 for queries that are left out.
+        own : ndarray or None
+            As in ``_search``.
+
+        Returns
+        -------
+        query, item, ranks : ndarray of int of shape (counts.sum(),)
+            Query numbers, ascending; or None where whole rankings are cheaper.
+        """
+        if counts.sum() * _COUNTED_SHARE > len(counts) * self.n_samples_fit_:
+            return None
+        # A run of the gallery items in the order of their labels for each query.
+        by_label = np.argsort(gallery_labels, kind="stable")
+        first = np.searchsorted(gallery_labels[by_label], query_labels)
+        query, item = np.repeat(np.arange(len(counts)), counts), by_label[ragged_arange(first, counts)]
+        ranks = self._ranks(queries, query, item, own)
+        return None if ranks is None else (query, item, ranks)
 
     def _find_own(self, queries):
         """Gallery item that each query is, if a wrapper asks for it."""

@@ -44,7 +44,7 @@ def search(
         many rows.
     block_size, query_block_size : int
         Gallery and query rows that are multiplied at a time; working memory grows with their product. They
-        change the speed, never the neighbours. ``block_size=None`` is 8192, or more for a few queries.
+        change the speed, never the neighbours. ``block_size=None`` is 8192 or fewer, more for a few queries.
 
     Returns
     -------

@@ -16,8 +16,6 @@ class Cosine(Scorer):
         n_features = gallery.n_features
         self.dtype = dtype = coarse_dtype(n_features, gallery.dtype)
         self.coarse_rows = self.query_rows.astype(dtype)
-        if dtype == gallery.dtype:
-            self.block_size = BLOCK_SIZE
         if dtype == gallery.rows.dtype:
             # Nothing is converted, so few queries can meet many rows at once: fewer calls of threaded code.
             self.block_size = max(BLOCK_SIZE, 2**22 // len(self.coarse_rows))

@@ -14,7 +14,7 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 
 from skretrieval.metrics import average_precision, leave_one_out_map
 from skretrieval.postprocessing import DatabaseAugmentation, LearnedWhitening, PCAWhitening
-from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
+from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _base
 
 
 def objects(n_objects=8, n_views=4, noise=0.8, seed=0):
@@ -144,6 +144,32 @@ def test_duplicates_do_not_hide_the_query_itself():
     y = np.repeat([0, 1, 2], 3)
     for retriever in (NearestNeighbors(), NearestNeighborsRetriever()):
         assert leave_one_out_map(retriever.fit(X), X, y) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["plain", "regions", "expansion", "without itself"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_ranks_counted_and_read_from_rankings(monkeypatch, metric, kind):
+    X, y = objects(n_objects=40, noise=1.5)
+    X[1::9], y[2::11] = X[::9][: len(X[1::9])], -1  # duplicates, and distractors
+    retriever = NearestNeighborsRetriever(metric=metric)
+    if kind == "regions":
+        X = list(X.reshape(-1, 2, 5))
+    elif kind != "plain":
+        retriever = QueryExpansion(retriever, 3, exclude_self=kind == "without itself")
+    rankings = []
+    kneighbors = type(retriever).kneighbors
+    monkeypatch.setattr(
+        type(retriever),
+        "kneighbors",
+        lambda *args, **options: rankings.append(1) or kneighbors(*args, **options),
+    )
+    scores = []
+    for share in (0, 10**9):
+        monkeypatch.setattr(_base, "_COUNTED_SHARE", share)
+        scores.append(leave_one_out_map(retriever.fit(X), X, y))
+        assert len(rankings) == (share > 0)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-12)
+    assert 0.02 < scores[0] < 0.95
 
 
 def test_nothing_to_score():
