@@ -114,13 +114,9 @@ def number(x):
 def verdict(ratio, limit):
     """Whether a limit is met, or by how much not."""
     excess = 100 * (ratio / limit - 1)
-    return (
-        "met"
-        if excess <= 0
-        else f"**missed by {excess:.1f} %**"
-        if excess >= 0.1
-        else "**missed by < 0.1 %**"
-    )
+    if excess <= 0:
+        return "met"
+    return f"missed by {excess:.1f} %" if excess >= 0.1 else "missed by < 0.1 %"
 
 
 def grid(head, lines):
@@ -164,10 +160,10 @@ def table(rows):
         lines.append([name, *cells.values()])
     of = baselines[0] if alone else "the baseline named"
     said = [f"Ratio to {of} (milliseconds / milliseconds of {of}).", ""]
-    notes = [
-        f"* {note}: " + ", ".join(f"{one['row']} {one['column']}" for one in members)
-        for (note,), members in grouped([row for row in rows if row["note"]], "note").items()
-    ]
+    notes = []
+    for (note,), members in grouped([row for row in rows if row["note"]], "note").items():
+        places = ", ".join(f"{one['row']} {one['column']}" for one in members)
+        notes.append(f"* {note}" if len(members) == len(rows) else f"* {note}: {places}")
     return said + grid(["", *columns], lines) + [""] * bool(notes) + notes
 
 
