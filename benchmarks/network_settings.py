@@ -1,6 +1,6 @@
 """What the settings of torch make of a network's forward pass on a CPU: layout, precision, batches, environment.
 
-    python benchmarks/network_settings.py [--json FILE] [--networks vgg16 resnet50 squeezenet1_0] [--rounds 4]
+    python benchmarks/network_settings.py [--json FILE] [--networks vgg16 resnet50 squeezenet1_0] [--rounds 1]
 
 Photographs of 1024 x 768, random weights. Every environment has a process of its own, since torch reads it when it is
 loaded; the processes take turns. The baseline is the network as torchvision builds it: float32, planes in memory one
@@ -78,8 +78,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="where the figures go; without, they are printed")
     parser.add_argument("--networks", nargs="+", default=["vgg16", "resnet50", "squeezenet1_0"])
-    parser.add_argument("--rounds", type=int, default=2, help="processes of each environment")
-    parser.add_argument("--seconds", type=float, default=10, help="for each network in each process")
+    parser.add_argument("--rounds", type=int, default=1, help="processes of each environment")
+    parser.add_argument("--seconds", type=float, default=8, help="for each network in each process")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

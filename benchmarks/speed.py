@@ -6,7 +6,7 @@
     python benchmarks/speed.py --only none --merge gpu.json    # also what another machine has measured
     python benchmarks/speed.py --quick                         # does everything run? Prints, writes nothing
 
-Every ``bench_*.py`` runs in a pytest of its own, and ``threads.py`` after them. The figures are kept in speed.json,
+Every ``bench_*.py`` runs in a pytest of its own, and after them the scripts that measure environments. The figures are kept in speed.json,
 beside speed.md, which is made from it. A benchmark that fails is listed at the top of speed.md, and the command then
 ends with status 1.
 """
@@ -24,6 +24,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 HERE = Path(__file__).parent
+# Scripts that start processes with environments of their own, and what makes them quick.
+SCRIPTS = {
+    "threads": ["--seconds", "6"],
+    "network_settings": ["--seconds", "1", "--rounds", "1", "--networks", "squeezenet1_0"],
+}
 MODULES = ("torch", "numpy", "scipy", "scikit-learn", "faiss-cpu")
 
 
@@ -34,15 +39,15 @@ MODULES = ("torch", "numpy", "scipy", "scikit-learn", "faiss-cpu")
 def names(folder):
     """What can be run."""
     found = sorted(path.stem.removeprefix("bench_") for path in folder.glob("bench_*.py"))
-    return found + ["threads"] * (folder / "threads.py").exists()
+    return found + [name for name in SCRIPTS if (folder / f"{name}.py").exists()]
 
 
 def run(name, folder, quick):
     """Run one file; return its figures, what failed, and what was left out and why."""
     with tempfile.TemporaryDirectory() as scratch:
         figures, report = Path(scratch, "figures.json"), Path(scratch, "report.xml")
-        if name == "threads":
-            command = [folder / "threads.py", "--json", figures, "--seconds", "6" if quick else "60"]
+        if name in SCRIPTS:
+            command = [folder / f"{name}.py", "--json", figures, *(SCRIPTS[name] if quick else [])]
         else:
             command = ["-m", "pytest", "-q", folder / f"bench_{name}.py", f"--junitxml={report}"]
             command += [f"--benchmark-json={figures}", "--benchmark-quiet", *["--quick"] * quick]
