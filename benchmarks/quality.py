@@ -1,6 +1,6 @@
 """Retrieval quality of every recipe on labelled photographs with real weights.
 
-    python benchmarks/quality.py --assets FOLDER [--size 512] [--only RECIPE ...] [--out benchmarks/results/quality.md]
+    python benchmarks/quality.py --assets FOLDER [--size 512] [--only RECIPE ...] [--dtype bfloat16]
 
 FOLDER holds `images/SET/LABEL/*` photographs and state dicts of torchvision networks as `weights/NAME.pth`, NAME being
 torchvision's name. It can also be given as SKRETRIEVAL_ASSETS.
@@ -93,6 +93,7 @@ def front(
 ) -> ConvFeatureExtractor | ConvKernelExtractor:
     """Return the extractor of a recipe, with one of our networks in the place of the paper's."""
     blocks, vector = LAYERS[network]
+    kernel_params = {key: value for key, value in params.items() if key != "dtype"}
     conv = partial(ConvFeatureExtractor, network, weights=weights, device="cpu", **params)
     sizes = [round(size * factor / 800) for factor in (1050, 800, 550)]
     if name == "ms_rmac":
@@ -108,7 +109,7 @@ def front(
         net = partial(PatchNetwork, network, layer=vector, patches=patches)
         return ConvFeatureExtractor(net, weights=weights, image_size=256, device="cpu", **params)
     if name == "patch_ckn":
-        return ConvKernelExtractor(image_size=224, random_state=0, device="cpu", **params)
+        return ConvKernelExtractor(image_size=224, random_state=0, device="cpu", **kernel_params)
     return conv(image_size=size)
 
 
@@ -220,7 +221,7 @@ def table(
     ]
     names = sorted([*recipes.__all__, "multi_resolution_pfa+local"])
     for name in options.only or names:
-        extractor = front(name, network, weights, options.size, memory=options.cache)
+        extractor = front(name, network, weights, options.size, memory=options.cache, dtype=options.dtype)
         with warnings.catch_warnings():
             # more components asked for, as published, than 79 photographs have; k-means that stops early
             warnings.simplefilter("ignore", UserWarning)
@@ -238,6 +239,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--only", nargs="*", help="recipes to measure; all")
     parser.add_argument("--networks", nargs="*", help="names of the weight files to measure; all")
+    parser.add_argument("--dtype", default="float32", help="of the networks: float32, bfloat16, float16")
     parser.add_argument("--cache", default=None, help="keep the maps here between runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.md"))
     options = parser.parse_args()
@@ -247,10 +249,12 @@ def main() -> None:
     folder = next(path for path in sorted((assets / "images").iterdir()) if path.is_dir())
     photographs = load_image_folder(folder)
     labels = np.asarray(photographs.labels)
+    other = "" if options.dtype == "float32" else f" --dtype {options.dtype}"
+    other += f" --only {' '.join(options.only)}" if options.only else ""
     lines = [
         "# Retrieval quality",
         "",
-        f"`python benchmarks/quality.py --assets FOLDER --size {options.size}`",
+        f"`python benchmarks/quality.py --assets FOLDER --size {options.size}{other}`",
         "",
         f"{len(labels)} photographs of {len(np.unique(labels))} objects ({folder.name}), longest side {options.size} "
         "where the method has no size of its own, three resolutions in S003's proportions. "
