@@ -6,9 +6,9 @@
     python benchmarks/speed.py --only none --merge gpu.json    # also what another machine has measured
     python benchmarks/speed.py --quick                         # does everything run? Prints, writes nothing
 
-Every ``bench_*.py`` runs in a pytest of its own, and after them the scripts that measure environments. The figures are kept in speed.json,
-beside speed.md, which is made from it. A benchmark that fails is listed at the top of speed.md, and the command then
-ends with status 1.
+Every ``bench_*.py`` runs in a pytest of its own, and after them the scripts that measure environments. The figures are
+kept in speed.json, beside speed.md, which is made from it. A benchmark that fails is listed at the top of speed.md, and
+the command then ends with status 1.
 """
 
 import argparse
@@ -147,29 +147,30 @@ def limits(rows):
         missed = [one for one in members if one["ratio"] > limit]
         said = ", ".join(f"**{verdict(one['ratio'], limit)}** ({one['column']})" for one in missed) or "met"
         lines.append([f"{table}: {name}", f"{number(limit)} × {to}", measured, said, notes])
-    return grid(["what", "at most", "measured", "", "note"], lines)
+    return grid(["what", "at most", "measured", "", "note"], lines) if lines else ["None on these."]
 
 
 def table(rows):
     """Lines of one table: rows by columns, the ratio and both times, then the notes."""
-    baselines = list(dict.fromkeys(row["to"] for row in rows))
-    alone = len(baselines) == 1
-    columns = list(dict.fromkeys(row["column"] for row in rows))
+    baselines = {column: [*grouped(members, "to")] for (column,), members in grouped(rows, "column").items()}
+    shared = len(grouped(rows, "to")) == 1
+    # named above where there is one, otherwise in the head of a column that has one, otherwise in the cells
+    above = [column + f", × {of[0][0]}" * (not shared and len(of) == 1) for column, of in baselines.items()]
     lines = []
     for (name,), members in grouped(rows, "row").items():
-        cells = dict.fromkeys(columns, "")
+        cells = dict.fromkeys(baselines, "")
         for one in members:
-            unit = "" if alone else f" × {one['to']}"
+            unit = f" × {one['to']}" if len(baselines[one["column"]]) > 1 else ""
             times = f"{number(1e3 * one['seconds'])} / {number(1e3 * one['baseline_seconds'])}"
             cells[one["column"]] = f"{number(one['ratio'])}{unit} ({times})"
         lines.append([name, *cells.values()])
-    of = baselines[0] if alone else "the baseline named"
+    of = rows[0]["to"] if shared else "the baseline named"
     said = [f"Ratio to {of} (milliseconds / milliseconds of {of}).", ""]
     notes = []
     for (note,), members in grouped([row for row in rows if row["note"]], "note").items():
         places = ", ".join(f"{one['row']} {one['column']}" for one in members)
         notes.append(f"* {note}" if len(members) == len(rows) else f"* {note}: {places}")
-    return said + grid(["", *columns], lines) + [""] * bool(notes) + notes
+    return said + grid(["", *above], lines) + [""] * bool(notes) + notes
 
 
 def render(parts):

@@ -71,9 +71,23 @@ def test_table_of_one_baseline():
     ]
 
 
-def test_table_of_several_baselines_names_them_in_the_cells():
-    lines = speed.table([row(2), row(3, column="tensor", to="NumPy")])
-    assert lines[-1] == "| GSW | 2 × one pass (4 / 2) | 3 × NumPy (6 / 2) |"
+def test_table_of_several_baselines_names_them():
+    lines = speed.table(
+        [
+            row(2),
+            row(3, column="tensor", to="NumPy", note="busy"),
+            row(4, row="sum", to="slices", note="busy"),
+        ]
+    )
+    assert lines[2:] == [
+        "|  | list | tensor, × NumPy |",
+        "| --- | --- | --- |",
+        "| GSW | 2 × one pass (4 / 2) | 3 (6 / 2) |",
+        "| sum | 4 × slices (8 / 2) |  |",
+        "",
+        "* busy: GSW tensor, sum list",
+    ]
+    assert speed.table([row(3, note="busy"), row(1, row="sum", note="busy")])[-1] == "* busy"
 
 
 def test_median_of_passes_keeps_the_times_of_its_pass():
