@@ -141,7 +141,7 @@ def test_decoding(against, photographs, kind):
         row="squeezenet1_0",
         column=f"decode and resize on one core, {kind}",
         to="the bare network",
-        rounds=ROUNDS.get(name, 3),
+        rounds=3,
         warm=False,
         note="runs beside the network, in threads",
     )
@@ -165,7 +165,7 @@ def test_ceiling(against, photographs, name, dtype):
         row=name,
         column=dtype,
         to="one matrix product of as many operations",
-        rounds=3,
+        rounds=ROUNDS.get(name, 3),
         warm=False,
         note=f"{operations / chain.n / 1e9:.0f} GFLOP a photograph",
     )
