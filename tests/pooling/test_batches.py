@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from references.maps import make_map, make_signed_map
 from sklearn.base import clone
 
-from skretrieval.pooling import GRMACPooler, PoolerFusion, RegionIntegrationPooler, SJWPooler, _base, _fusion
+from skretrieval.pooling import GRMACPooler, PoolerFusion, RegionIntegrationPooler, SJWPooler, _base
 from skretrieval.pooling._batches import iter_batches
 from skretrieval.pooling._region_whitening import RegionWhitening
 
@@ -30,7 +30,6 @@ def test_blocks_do_not_show(variant, many, n_together, monkeypatch):
     rectified = [np.maximum(one, 0) for one in many]
     expected = clone(variant.pooler).fit_transform(rectified)
     monkeypatch.setattr(_base, "BLOCK_BYTES", n_together * MAP_BYTES)
-    monkeypatch.setattr(_fusion, "BLOCK_BYTES", n_together * MAP_BYTES)
     assert_allclose(clone(variant.pooler).fit_transform(rectified), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -98,7 +97,7 @@ def test_region_axes_do_not_depend_on_the_blocks(size):
 
 def test_whitening_learns_the_same_from_any_blocks(many, monkeypatch):
     expected = RegionIntegrationPooler(n_components=3).fit(many)
-    monkeypatch.setattr("skretrieval.pooling._weighted.BLOCK_BYTES", 1)
+    monkeypatch.setattr(RegionIntegrationPooler, "_learning_bytes", 1)
     actual = RegionIntegrationPooler(n_components=3).fit(many)
     for one, other in zip(actual.region_whitening_, expected.region_whitening_, strict=True):
         assert_allclose(one, other, rtol=1e-9)
