@@ -12,8 +12,9 @@ scores: the same order again, but distances that may differ in their last bits.
 
 import numpy as np
 
-from ._scorer import BLOCK_SIZE, in_threads
+from ._scorer import BLOCK_SIZE
 from ._sparse_scores import make_scorer
+from ._threads import in_threads
 
 # Numbers in a block of queries: fewer rows at a time where they are wide.
 _QUERY_ELEMENTS = 2**23
@@ -44,7 +45,7 @@ def search(
         many rows.
     block_size, query_block_size : int
         Gallery and query rows that are multiplied at a time; working memory grows with their product. They
-        change the speed, never the neighbours. ``block_size=None`` is 8192 or fewer, more for a few queries.
+        change the speed, never the neighbours. ``block_size=None`` is 8192, or more for a few queries.
 
     Returns
     -------
@@ -92,9 +93,9 @@ def _top_k(scorer, k, block_size):
         new_values, new_index = pack(row, scores.ravel()[flat], column + start, n_queries, n_items)
         if values is None:
             values, index = new_values, new_index
-            continue
-        values = np.concatenate([values, new_values], axis=1)
-        index = np.concatenate([index, new_index], axis=1)
+        else:
+            values = np.concatenate([values, new_values], axis=1)
+            index = np.concatenate([index, new_index], axis=1)
         kth = _kth_best(values, k)
         row, column = np.nonzero(values >= _lowest(scorer, kth)[:, None])
         values, index = pack(row, values[row, column], index[row, column], n_queries, n_items)

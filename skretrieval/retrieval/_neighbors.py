@@ -51,7 +51,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         candidates; their exact distances make the ranking. For dense descriptors, not for
         ``region_pairs="same"``. :meth:`engine_recall` says what it misses.
     engine_params : dict, default=None
-        Of engine "exact": ``block_size`` (default 8192 or fewer, more for a few queries) gallery rows are compared
+        Of engine "exact": ``block_size`` (default 8192, or more for a few queries) gallery rows are compared
         with ``query_block_size`` (default 1024) query rows at a time. They bound the working memory (about 50
         bytes times their product) and never change the ranking.
 

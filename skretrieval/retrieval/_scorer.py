@@ -15,14 +15,12 @@ References
 .. [2] Multi-resolution features (S003): the distance is the smaller one of global to global, local to local.
 """
 
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from threading import local
 
 import numpy as np
-from joblib import cpu_count
 
 from ._descriptors import ragged_arange
+from ._threads import in_threads
 
 # Rows converted and multiplied at a time in float64: 1 MB, so that the parts stay in the processor's cache.
 CACHE_ELEMENTS = 2**17
@@ -35,10 +33,11 @@ _SMALL_WIDTH = 4096
 # descriptors of one image differ by when a network computes it in batches of other shapes.
 _TIED_ULPS = 32
 
-# Gallery rows in one product, and numbers in a block of rows that are converted first. Smaller ones would be nearer to
-# the processor, but the threads of the product wait for each other at the end of each, for long on a busy machine.
+# Gallery rows in one product, and numbers in a block of rows. Blocks of a few queries have more rows.
 BLOCK_SIZE = 8192
-_BLOCK_ELEMENTS = 2**21
+_BLOCK_ELEMENTS = 2**22
+# Numbers that one thread converts and multiplies at a time: they stay in the processor's cache.
+_PART_ELEMENTS = 2**19
 
 
 def slack(n_features, dtype):
@@ -52,26 +51,6 @@ def slack(n_features, dtype):
 def coarse_dtype(n_features, dtype):
     """Gallery dtype, or float64 where the float32 bound would let too many candidates through."""
     return np.dtype(np.float64) if slack(n_features, dtype) > 1e-3 else np.dtype(dtype)
-
-
-def in_threads(function, arguments):
-    """Call a function, which lets other threads run, with each argument.
-
-    Parameters
-    ----------
-    function : callable
-        Of one argument.
-    arguments : sequence
-        What to call it with; in parallel on as many threads as numerical libraries are allowed, as OpenMP is told.
-    """
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    n_threads = int(allowed) if allowed.isdigit() and int(allowed) > 0 else cpu_count()
-    if min(n_threads, len(arguments)) < 2:
-        for argument in arguments:
-            function(argument)
-    else:
-        with ThreadPoolExecutor(n_threads) as pool:
-            deque(pool.map(function, arguments), maxlen=0)
 
 
 def chunks(sizes, limit):
@@ -107,15 +86,35 @@ class Scorer:
         # Wide rows are converted fewer at a time.
         self.fine_block_size = max(1, min(BLOCK_SIZE, _BLOCK_ELEMENTS // gallery.n_features))
         self.block_size = self.fine_block_size
-        self._converted = {}
+        # Whether rows are converted before they are multiplied, and the dtype of coarse scores.
+        self.coarse_converts = self.fine_converts = False
+        self.dtype = np.dtype(np.float64)
+        self._converted = local()
 
     def coarse(self, start, stop):
         """Coarse scores of the gallery items ``start:stop``, shape (n_queries, stop - start)."""
-        return self._block(self._coarse_rows, start, stop)
+        if not self.coarse_converts:
+            return self._block(self._coarse_rows, start, stop)
+        return self._in_parts(self._coarse_rows, start, stop, self.dtype)
 
     def fine(self, start, stop):
         """Scores of the same block in float64; see ``fine_error`` for how far they may be from exact."""
-        return self._block(self._exact_rows if self.fine_is_exact else self._fine_rows, start, stop)
+        if self.fine_is_exact:
+            return self._block(self._exact_rows, start, stop)
+        if not self.fine_converts:
+            return self._block(self._fine_rows, start, stop)
+        return self._in_parts(self._fine_rows, start, stop, np.dtype(np.float64))
+
+    def _in_parts(self, function, start, stop, dtype):
+        """Scores of a block, parts of which are converted and multiplied by one thread each."""
+        scores = np.empty((self.queries.n_items, stop - start), dtype=dtype)
+
+        def work(part):
+            scores[:, slice(*part)] = self._block(function, start + part[0], start + part[1])
+
+        rows = max(1, _PART_ELEMENTS // self.gallery.n_features)
+        in_threads(work, list(self.gallery.slice(start, stop).blocks(rows)), products=True)
+        return scores
 
     def _block(self, function, start, stop):
         low, high = self.gallery.row_range(start, stop)
@@ -136,12 +135,19 @@ class Scorer:
         gallery = self.gallery
         if gallery.rows.dtype == dtype and centre is None and not (unit and gallery.lengths is not None):
             return gallery.rows[low:high]
-        rows = self._converted.get(dtype)
+        rows = getattr(self._converted, dtype.name, None)  # of this thread
         if rows is None or len(rows) < high - low:
-            rows = self._converted[dtype] = np.empty((high - low, gallery.n_features), dtype=dtype)
+            rows = np.empty((high - low, gallery.n_features), dtype=dtype)
+            setattr(self._converted, dtype.name, rows)
         rows = rows[: high - low]
         gallery.fill(rows, low, unit=unit, centre=centre)
         return rows
+
+    def _convert_in_parts(self, *, coarse):
+        """Let threads convert parts of a block, which may then be as large as the scores of a few queries allow."""
+        self.coarse_converts, self.fine_converts = coarse, True
+        self.block_size = max(BLOCK_SIZE, 2**22 // len(self.query_rows))
+        self.fine_block_size = max(BLOCK_SIZE, 2**21 // len(self.query_rows))
 
     def find_centre(self):
         """Mean of the first gallery rows: distances of centred rows keep more digits."""

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ._scorer import BLOCK_SIZE, CACHE_ELEMENTS, Scorer, coarse_dtype, in_threads, slack
+from ._scorer import CACHE_ELEMENTS, Scorer, coarse_dtype, slack
+from ._threads import in_threads
 
 # Numbers compared at a time by one thread.
 _MAXIMA_ELEMENTS = 2**16
@@ -16,9 +17,7 @@ class Cosine(Scorer):
         n_features = gallery.n_features
         self.dtype = dtype = coarse_dtype(n_features, gallery.dtype)
         self.coarse_rows = self.query_rows.astype(dtype)
-        if dtype == gallery.rows.dtype:
-            # Nothing is converted, so few queries can meet many rows at once: fewer calls of threaded code.
-            self.block_size = max(BLOCK_SIZE, 2**22 // len(self.coarse_rows))
+        self._convert_in_parts(coarse=dtype != gallery.rows.dtype)
         self.lengths = None
         if gallery.lengths is not None:
             self.lengths = np.where(gallery.lengths > 0, gallery.lengths, 1.0).astype(dtype)
@@ -95,7 +94,8 @@ class Euclidean(Scorer):
         self.centre = self.find_centre()
         self.centred = self.query_rows - self.centre
         self.squares = np.einsum("id,id->i", self.centred, self.centred, optimize=False)
-        self.largest = 0.0  # largest squared norm among the gallery rows met so far
+        self._met = [0.0]  # largest squared norms of the parts met so far
+        self._convert_in_parts(coarse=True)
 
     def _coarse_rows(self, low, high):
         rows = self._rows(low, high, np.dtype(np.float64), centre=self.centre)
@@ -104,7 +104,7 @@ class Euclidean(Scorer):
 
     def _distances(self, scores, squares):
         """Squared distances, negative, of inner products and the squared lengths of the gallery rows."""
-        self.largest = max(self.largest, float(squares.max()))
+        self._met.append(float(squares.max()))
         scores *= 2.0
         scores -= self._of_gallery(squares)
         scores -= self._of_queries(self.squares)
@@ -114,7 +114,7 @@ class Euclidean(Scorer):
         return self._coarse_rows(low, high)
 
     def _scale(self):
-        return self._per_query(self.squares) + self.largest
+        return self._per_query(self.squares) + max(self._met)
 
     def loosen(self, scores):
         """Coarse score below which no item can be exactly as near as the item with ``scores``."""

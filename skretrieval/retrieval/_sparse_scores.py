@@ -54,6 +54,7 @@ class _SparseGallery:
         self.fine_columns = np.ascontiguousarray(self.query_rows.T)
         self.error = slack(n_terms, dtype)
         # Nothing is made dense but the scores.
+        self.coarse_converts = self.fine_converts = False
         self.block_size, self.fine_block_size = max(self.block_size, BLOCK_SIZE), BLOCK_SIZE
 
     def _part(self, low, high, dtype):
