@@ -151,7 +151,7 @@ def test_learned_whitening(against, n, d, by):
 def test_pca_against_scikit_learn(against, n, d, share):
     X = make_descriptors(n, d)
     n_components = None if share == 1 else int(share * min(n, d))
-    pca = PCA(n_components, whiten=True, random_state=0).fit(X)
+    solver = PCA(n_components, whiten=True, random_state=0).fit(X)._fit_svd_solver
     against(
         lambda: PCAWhitening(n_components).fit(X),
         lambda: PCA(n_components, whiten=True, random_state=0).fit(X),
@@ -159,8 +159,7 @@ def test_pca_against_scikit_learn(against, n, d, share):
         row=size_of(X),
         column="all axes" if share == 1 else "a quarter of the axes",
         to="PCA(whiten=True)",
-        note=f"scikit-learn's choice: {pca._fit_svd_solver}"
-        + ", approximate" * (pca._fit_svd_solver == "randomized"),
+        note=f"scikit-learn's choice: {solver}, in float32" + ", approximate" * (solver == "randomized"),
         **effort(X),
     )
 
