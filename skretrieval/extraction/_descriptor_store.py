@@ -7,6 +7,7 @@ the end of a process however it came about, and two descriptors of one photograp
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -247,6 +248,10 @@ class DescriptorWriter:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, os.path.join(self.folder, name))
-        except OSError as error:  # the descriptors are in the result all the same
-            self._useless = True
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # a disk that is full stays so by what is left on it
+                os.unlink(temporary)
+            if not isinstance(error, OSError):
+                raise
+            self._useless = True  # the descriptors are in the result all the same
             warnings.warn(f"Descriptors cannot be kept in {self.folder}: {error}", UserWarning, stacklevel=2)

@@ -1,5 +1,6 @@
 """Shards of descriptors on disk: round trips, several writers, damage."""
 
+import errno
 import os
 import warnings
 
@@ -225,6 +226,24 @@ def test_a_place_that_takes_no_files_warns_once_and_goes_on(tmp_path):
     with pytest.warns(UserWarning, match="cannot be kept") as caught:
         write_twice(writer)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_shard_that_could_not_be_finished_is_removed(tmp_path, monkeypatch, error):
+    def fail(descriptor):
+        raise error
+
+    monkeypatch.setattr(_descriptor_store.os, "fsync", fail)
+    writer = DescriptorWriter(str(tmp_path))
+    writer.add(shard(["a"]))
+    expected = (
+        pytest.warns(UserWarning, match="No space left")
+        if isinstance(error, OSError)
+        else pytest.raises(type(error))
+    )
+    with expected:
+        writer.flush()
+    assert os.listdir(tmp_path) == []
 
 
 def test_many_small_shards_are_listed_once(tmp_path, monkeypatch):
