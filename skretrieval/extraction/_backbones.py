@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,9 @@ import torchvision
 from sklearn.utils import check_random_state
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+# Random weights come from the one generator of the process: threads draw one after the other.
+_DRAWING = threading.RLock()
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -107,9 +111,9 @@ def build_module(
             module = _named(backbone, trained)
         load_state_dict(module, state, source, strict, assign=True)
         return module
-    with torch.random.fork_rng(devices=[]):
+    with _DRAWING, torch.random.fork_rng(devices=[]):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
         module = _named(backbone, trained) if isinstance(backbone, str) else backbone()
     if not isinstance(module, nn.Module):
         raise ValueError(

@@ -6,7 +6,9 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import joblib
@@ -23,6 +25,7 @@ from references.networks import (
 )
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
+from torch import nn
 from torch.nn import functional
 from torchvision import models
 
@@ -140,6 +143,22 @@ def test_original_size():
 def test_bad_image_size(image_size):
     with pytest.raises(ValueError, match="image_size"):
         small(image_size=image_size).fit(photographs(1))
+
+
+def slow_network():
+    time.sleep(0.05)
+    return nn.Conv2d(3, 4, 3)
+
+
+def test_random_weights_follow_random_state_in_threads():
+    def weights(seed):
+        extractor = small(backbone=slow_network, weights=None, random_state=seed).fit(photographs(1))
+        return extractor.transform(photographs(1))[0]
+
+    alone = [weights(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for together, expected in zip(pool.map(weights, range(4)), alone, strict=True):
+            np.testing.assert_allclose(together, expected, rtol=1e-5)
 
 
 def test_random_weights_follow_random_state_and_leave_torch_alone():
