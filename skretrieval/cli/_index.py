@@ -203,7 +203,9 @@ def read_model(path: Path, manifest: dict, kind: str) -> Pipeline:
         with warnings.catch_warnings():
             # Said once, with both versions, in the error below if it matters and by `skretrieval info` anyhow.
             warnings.simplefilter("ignore", InconsistentVersionWarning)
-            return joblib.load(file)
+            model = joblib.load(file)
+            model.get_params()  # an AttributeError if an estimator has got new parameters since
+            return model
     except Exception as error:
         raise ValueError(
             f"{file} cannot be loaded ({error!r}). It was written with {_words(manifest['versions'])}, this is "
@@ -288,7 +290,7 @@ def write_index(
     front: Pipeline | dict,
     search: Pipeline,
 ) -> dict:
-    """Complete a new generation, make it the valid one, then delete the old one.
+    """Complete a new generation and make it the valid one.
 
     Parameters
     ----------
@@ -317,7 +319,7 @@ def write_index(
     manifest : dict
         What ``index.json`` now holds.
     """
-    generation = _generation(path / arrays["gallery"]["name"])
+    generation = generation_of(path / arrays["gallery"]["name"])
     table = {"images": images, "skipped": skipped}
     files = {
         "images": write_json(path / f"images-{generation}.json", table),
@@ -342,17 +344,12 @@ def write_index(
         "files": files,
     }
     write_json(path / MANIFEST, manifest)
-    valid = {record["name"] for record in files.values()}
-    for file in path.iterdir():
-        # Of other generations, or of a killed process that had not finished a file.
-        if (_generation(file) and file.name not in valid) or file.suffix == ".tmp":
-            file.unlink()
     return manifest
 
 
 def next_generation(path: Path) -> int:
     """Return the number of the generation that comes after all that left files in the folder."""
-    return 1 + max((_generation(file) for file in path.iterdir()), default=0)
+    return 1 + max((generation_of(file) for file in path.iterdir()), default=0)
 
 
 def write_json(file: Path, content: Any) -> dict:
@@ -412,6 +409,6 @@ def _words(versions: dict) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
-def _generation(file: Path) -> int:
+def generation_of(file: Path) -> int:
     match = _GENERATION.search(file.name)
     return int(match.group(1)) if match else 0

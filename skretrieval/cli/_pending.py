@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ._blocks import Block, write_blocks
-from ._index import IndexedImage, write_array, write_json, write_model
+from ._index import MANIFEST, IndexedImage, generation_of, read_manifest, write_array, write_json, write_model
 
 _PLAN = "plan.json"
 _FRONT = "front.joblib"
@@ -112,3 +112,16 @@ class Pending:
 
 def _number(file: Path) -> int:
     return int(file.stem)
+
+
+def remove_leftovers(index: Path) -> None:
+    """Delete old generations, and what attempts to write left: on a disk that is nearly full it would pile up."""
+    try:
+        files = read_manifest(index)["files"] if (index / MANIFEST).exists() else {}
+    except ValueError:  # which files are whole cannot be told: they stay until there is a new index
+        return
+    valid = {record["name"] for record in files.values()}
+    for file in index.iterdir():
+        # Of other generations, or of a killed process that had not finished a file.
+        if (generation_of(file) and file.name not in valid) or file.suffix == ".tmp":
+            file.unlink()

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import _index
 from ._blocks import fit_search, merge, write_blocks
 from ._index import IndexedImage
-from ._pending import Pending
+from ._pending import Pending, remove_leftovers
 from ._pipeline import describe_files, leniently, make_pipeline, resolve_settings, split_pipeline
 
 # What an interruption can cost at most: a shard of about so many seconds, within so many images.
@@ -164,8 +164,11 @@ def _update(folder, out, files, base, pending, settings, sample, extractor_param
             fitted = fitted_front
         with leniently(fitted_front, **(extractor_params or {})):
             _describe(folder, todo, files, fitted_front, pending, report, progress)
+        described = (
+            todo - report.skipped.keys()
+        )  # an interrupted run may hold more, of what can't be read now
         for images, rows in pending.shards():
-            found.update((path, item) for path, item in _rows(images, rows).items() if path in todo)
+            found.update((path, item) for path, item in _rows(images, rows).items() if path in described)
     if not found:
         reason = next(iter(report.skipped.items()))
         raise ValueError(f"None of the {len(files)} images in {folder} can be read: {reason[0]}: {reason[1]}")
@@ -196,6 +199,7 @@ def _write(
     images = [item.image for item in items]
     parts = [(item.source, item.start, item.stop) for item in items]
     n_rows = sum(item.stop - item.start for item in items)
+    remove_leftovers(out)
     generation = _index.next_generation(out)
     names = {kind: f"{kind}-{generation}.npy" for kind in ("descriptors", "gallery")}
     arrays = {"descriptors": write_blocks(out / names["descriptors"], n_rows, merge(parts))}
@@ -213,6 +217,7 @@ def _write(
         front=front,
         search=search,
     )
+    remove_leftovers(out)
 
 
 # ------------------------------------------------------------------------------------------------- what to do

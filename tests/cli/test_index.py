@@ -1,5 +1,6 @@
 """The index on disk: what it holds, and what happens when it is damaged."""
 
+import errno
 import json
 import os
 import tracemalloc
@@ -152,6 +153,36 @@ def test_an_interrupted_write_leaves_the_old_index(index, photographs, run, draw
     assert "13 images (1 finished before an interruption, 12 unchanged)" in output
     names = {record["name"] for record in _index.read_manifest(index)["files"].values()}
     assert names | {"index.json", ".lock"} == set(os.listdir(index)), "leftovers must go"
+
+
+def test_attempts_to_write_do_not_pile_up(index, photographs, run, draw_photograph, monkeypatch):
+    draw_photograph(photographs / "a" / "new.png", 99)
+    write_blocks = _update.write_blocks
+
+    def fail(file, n_rows, blocks):
+        if file.name.startswith("gallery"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_blocks(file, n_rows, blocks)
+
+    before = run("search", index, photographs / "a" / "00.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(_update, "write_blocks", fail)
+        for _ in range(3):
+            run("index", photographs, "--out", index, "--no-progress", fails=True)
+    assert len(list(index.glob("descriptors-*.npy"))) == 2  # that of the index, and of the last attempt
+    assert run("search", index, photographs / "a" / "00.png") == before
+    assert "13 images" in run("index", photographs, "--out", index, "--no-progress")
+
+
+def test_a_model_without_a_parameter_of_this_release_names_the_versions(index_copy, shared_photographs, run):
+    manifest = json.loads((index_copy / "index.json").read_text())
+    front = joblib.load(index_copy / "front-1.joblib")
+    del front.steps[0][1].memory_dtype  # as an earlier release has written it
+    manifest["files"]["front"] = _index.write_model(index_copy / "front-1.joblib", front)
+    (index_copy / "index.json").write_text(json.dumps(manifest))
+    output = run("search", index_copy, shared_photographs / "a" / "00.png", fails=True)
+    assert "front-1.joblib cannot be loaded" in output
+    assert "--rebuild" in output
 
 
 def test_one_writer_at_a_time(index_copy, shared_photographs, run):

@@ -310,6 +310,26 @@ def test_interrupted_work_goes_on(tmp_path, photographs, run, network_options, m
     assert_as_fresh(index, photographs, run, tmp_path, network_options)
 
 
+def test_what_became_unreadable_after_an_interruption_is_skipped(
+    tmp_path, photographs, run, network_options, monkeypatch
+):
+    index = tmp_path / "index"
+    add = _pending.Pending.add
+
+    def add_and_stop(self, *args):
+        add(self, *args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_pending.Pending, "add", add_and_stop)
+        run("index", photographs, "--out", index, "--no-progress", *network_options, fails=True)
+    (photographs / "a" / "00.png").write_bytes(b"described, but no image any more")
+    output = run("index", photographs, "--out", index, "--no-progress", *network_options)
+    assert "11 images (4 described, 7 finished before an interruption" in output
+    assert "a/00.png" not in content(index)[0]
+    assert_as_fresh(index, photographs, run, tmp_path, network_options)
+
+
 def test_rebuild_discards_interrupted_work_with_other_options(
     tmp_path, photographs, run, network_options, monkeypatch
 ):
