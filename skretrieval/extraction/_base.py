@@ -295,7 +295,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 torch.from_numpy(np.stack(layer)).to(self._device())
                 for layer in zip(*(entry.maps for entry in entries), strict=True)
             ]
-            return indices, self._packed([maps.float() for maps in outputs] if self._rounds() else outputs)
+            return indices, self._packed(outputs)
         try:
             per_size = self._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
         except RuntimeError as error:
@@ -313,10 +313,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             return indices, self._zeros(len(indices))
         outputs = self._fuse(per_size)
         if self._rounds():
-            halves = to_half(outputs, positions[indices], [entry.item for entry in entries])
-            outputs = [maps.float() for maps in halves]  # what comes back from the cache in later passes
+            outputs = to_half(outputs, positions[indices], [entry.item for entry in entries])
         if store is not None:
-            hosts = kept_arrays(halves if self._rounds() else outputs)
+            hosts = kept_arrays(outputs)
             for place, entry in enumerate(entries):
                 store.call(entry.key, [host[place] for host in hosts])
         return indices, self._packed(outputs)

@@ -69,9 +69,13 @@ def test_half_precision_is_the_same_in_every_pass(tmp_path, backbone, dtype):
         assert np.array_equal(rounded, whole) == (dtype == "float16")
 
 
-def test_batches_are_float32_tensors_in_every_pass(tmp_path):
+def test_batches_are_half_as_large_in_every_pass(tmp_path):
+    """Poolers make float32 of them block by block, where they compute on one thread."""
     maps = extractor(memory=tmp_path, memory_dtype="float16").fit_transform(photographs())
-    assert [{batch.dtype for _, batch in maps.batches()} for _ in range(2)] == [{torch.float32}] * 2
+    assert [{batch.dtype for _, batch in maps.batches()} for _ in range(2)] == [{torch.float16}] * 2
+    pooled = [GeMPooler().fit_transform(maps) for _ in range(2)]
+    assert pooled[0].dtype == np.float32
+    assert np.array_equal(*pooled)
 
 
 def test_half_precision_takes_half_the_space(tmp_path):
