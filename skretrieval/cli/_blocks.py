@@ -40,12 +40,17 @@ def write_blocks(file: Path, n_rows: int, blocks: Iterable[Block]) -> dict:
 
     # Written, not mapped: a full disk is then an error, where writing to a mapped file would end the process.
     def write(stream):
-        first = None
+        header: dict[str, Any] = {}
         for places, rows in blocks:
-            if first is None:
+            if not header:
                 header = {"descr": rows.dtype.str, "fortran_order": False, "shape": (n_rows, rows.shape[1])}
                 np.lib.format.write_array_header_1_0(stream, header)
                 first = stream.tell()
+            if (rows.dtype.str, rows.shape[1]) != (header["descr"], header["shape"][1]):
+                raise ValueError(
+                    f"{file.name}: blocks of {header['descr']} x {header['shape'][1]} and {rows.dtype.str} x "
+                    f"{rows.shape[1]} do not form one array"
+                )
             runs = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
             for start, stop in pairwise(runs):
                 stream.seek(first + int(places[start]) * rows.shape[1] * rows.itemsize)

@@ -23,7 +23,8 @@ from .._version import __version__
 
 _FORMAT = 1  # of the shards, and of all that enters the names of their folders but is no parameter
 _DIGEST = 20  # bytes
-_SECONDS, _PHOTOGRAPHS, _BYTES = 5.0, 256, 32 * 2**20  # what waits at most before it is written
+# What waits at most before it is written. Shards are read whole, so a photograph is to be found in one of few bytes.
+_SECONDS, _PHOTOGRAPHS, _BYTES = 5.0, 256, 2 * 2**20
 _LOADED_BYTES = 32 * 2**20  # of shards that stay in memory while a pass reads them
 _FOLDERS = 8  # whose lists of photographs a process remembers
 
@@ -156,7 +157,7 @@ class DescriptorReader:
                 self._place(name)
 
     def _read(self, name: str, rows: bool = True) -> Shard | None:
-        """Read a shard, or all but its rows; None if it is gone, and with a warning if it is damaged."""
+        """Read a shard, or all but its rows; None if it is out of reach, and with a warning if it is damaged."""
         path = os.path.join(self.folder, name)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
@@ -164,7 +165,7 @@ class DescriptorReader:
             shard = Shard(rows=parts.pop("rows", None), **parts)
             _check(shard)
             return shard
-        except FileNotFoundError:
+        except OSError:  # gone, or out of reach for now: nothing is wrong with the shard
             return None
         except Exception as error:  # whatever a damaged file leads to
             self._damaged.add(name)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 _DECODING = threading.Lock()
 # Pixels above which torch resizes. It has Pillow's filter in vector instructions, 4 times as fast, which for a camera's
-# photograph is much of what comes before the network; one value in some hundreds is rounded otherwise, by 1. So what
+# photograph is much of what comes before the network; one value in some hundreds is rounded otherwise, by 1 or 2. What
 # is smaller, the published collections of 1024 pixels among them, stays Pillow's to the bit.
 _LARGE = 2**21
 _MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe

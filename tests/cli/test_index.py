@@ -281,3 +281,10 @@ def test_image_index_from_python(index_copy, shared_photographs):
     assert indices.shape == distances.shape == (2, 12)
     assert indices[:, 0].tolist() == [4, 7]
     assert loaded.pipeline.score(loaded.files, loaded.labels) > 0
+
+
+def test_blocks_that_do_not_fit_together_are_refused(tmp_path):
+    blocks = [(np.arange(2), np.zeros((2, 3), np.float32)), (np.arange(2, 4), np.zeros((2, 3)))]
+    with pytest.raises(ValueError, match="do not form one array"):
+        write_blocks(tmp_path / "array.npy", 4, blocks)
+    assert not (tmp_path / "array.npy").exists()

@@ -257,3 +257,19 @@ def test_many_small_shards_are_listed_once(tmp_path, monkeypatch):
     written(tmp_path, shard(["new"]))
     assert reader_of(str(tmp_path)) is reader
     assert len(read) == 1
+
+
+def test_a_shard_that_cannot_be_opened_for_now_is_not_called_damaged(tmp_path, monkeypatch):
+    writer = DescriptorWriter(str(tmp_path))
+    shard = Shard(
+        *(np.zeros(shape, kind) for shape, kind in [((1, 20), "u1"), (1, "i8")]), None, np.array([3])
+    )
+    writer.add(shard._replace(counts=np.ones(1, "i8"), rows=np.ones((1, 4), "f4")))
+    writer.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", lambda *_: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+        reader = DescriptorReader(str(tmp_path))
+        reader.refresh()
+    assert reader.find(bytes(20)) is None
+    reader.refresh()
+    assert np.array_equal(reader.find(bytes(20)), np.ones((1, 4), "f4"))
