@@ -358,7 +358,8 @@ def caches(extractors, photographs, labels) -> list[str]:
         "",
         'float32 / float16 (`memory_dtype="float16"`): MB per map on disk, ms to read and sum a map, from the disk and '
         "from what the system keeps of it in memory, best of five passes in turns. True mAP of all settings from "
-        "either: largest and mean difference, how many differ at all, and what the best setting of either has in float32.",
+        "either: largest and mean difference, how many differ at all, and what the best setting of either has in "
+        "float32.",
         "",
         "| network | MB per map | ms from disk | ms from memory | largest difference of mAP | mean | settings that "
         "differ | chosen by float32 / float16 |",

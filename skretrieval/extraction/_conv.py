@@ -74,7 +74,7 @@ class ConvFeatureExtractor(BaseExtractor):
         many folds of a cross-validation ask for them.
 
     memory_dtype : {"float32", "float16"}, default="float32"
-        In which precision maps are kept. float16 takes half the space and reading time; the maps are rounded in the
+        In which precision maps are kept. float16 takes half the space; the maps are rounded in the
         first pass as in later ones, and activations beyond 65504 raise a ValueError.
         Descriptors, and maps that are not kept, are not rounded.
 
