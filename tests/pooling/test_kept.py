@@ -227,7 +227,7 @@ def test_another_pooler_finds_nothing(changed, tmp_path):
         {"layers": "first"},
         {"backbone": partial(counting_network, None), "weights": "weights.pth"},
     ],
-    ids=str,
+    ids=lambda changed: "-".join(changed),
 )
 def test_another_network_finds_nothing(changed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

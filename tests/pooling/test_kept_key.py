@@ -172,7 +172,7 @@ class OwnPooler(GeMPooler):
         PoolerFusion([("masked", ClassActivationMask(GeMPooler()))]),
         ClassActivationMask(GeMPooler(), backbone=nn.Linear(2, 2)),
     ],
-    ids=lambda pooler: "".join(str(pooler).split())[:50],
+    ids=lambda pooler: "".join(str(pooler).split(" at 0x")[0].split())[:50],
 )
 def test_poolers_without_a_name(pooler):
     assert pooler_key(pooler) is None
