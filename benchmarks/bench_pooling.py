@@ -35,7 +35,7 @@ from skretrieval.pooling import (
     SumPooler,
     regions,
 )
-from skretrieval.pooling._batches import BLOCK_BYTES, iter_batches
+from skretrieval.pooling._engine._batches import BLOCK_BYTES, iter_batches
 
 pytestmark = pytest.mark.benchmark(timer=time.thread_time)
 

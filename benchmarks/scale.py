@@ -213,7 +213,7 @@ def measure_pooling():
 
 def measure_bookkeeping(n, folder):
     """Of the table of images of an index: bytes an image on disk and as Python objects, and seconds to read it."""
-    from skretrieval.cli import _index
+    from skretrieval.index import _image_index as _index
 
     rows = (f"{number // 1000:06d}/{number:09d}.jpg" for number in range(n))
     images = [
@@ -234,7 +234,7 @@ def measure_bookkeeping(n, folder):
 
 def measure_exact(small, large, shards, folder, batches=(1, 70, 1000), k=100):
     """Exact search of `small` rows, predictions for `large` rows of a mapped file, and searches shard by shard."""
-    from skretrieval.cli._index import hash_file
+    from skretrieval.index._image_index import hash_file
     from skretrieval.retrieval import NearestNeighborsRetriever
 
     rng = np.random.default_rng(0)

@@ -179,7 +179,7 @@ def killed_run(
 
 def check_index(photographs: Path, index: Path, folder: Path, options: argparse.Namespace) -> dict:
     """Compare with an uninterrupted index of a sample, and with post-processing in memory."""
-    from skretrieval.cli import _index
+    from skretrieval.index import _image_index as _index
 
     def content(path):
         manifest = _index.read_manifest(path)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from bench_pooling import SHAPES, fitted, make_maps
 
-from skretrieval.pooling import _threads
+from skretrieval.pooling._engine import _threads
 
 NAMES = ("MAC", "GeM", "R-MAC", "GSW")
 POLICIES = {"default": None, "active": "ACTIVE", "passive": "PASSIVE"}

@@ -114,8 +114,8 @@ def demo(
     find the photograph it was made from.
     """
     with _told():
+        from ..index._pipeline import resolve_settings
         from ._demo import run_demo
-        from ._pipeline import resolve_settings
 
         given = _given(recipe, extractor, weights, size, whitening, expand)
         run_demo(
@@ -156,7 +156,7 @@ def index(
     where it stopped. Files that cannot be read are skipped and listed.
     """
     with _told(interrupted="What is finished is kept: the same command goes on from there."):
-        from ._update import update_index
+        from ..index._update import update_index
 
         report = update_index(
             folder,
@@ -194,8 +194,8 @@ def search(
     trust.
     """
     with _told():
-        from ._index import ImageIndex
-        from ._pipeline import as_scores, query_item
+        from ..index._image_index import ImageIndex
+        from ..index._pipeline import as_scores, query_item
 
         item = query_item(image, box)
         loaded = ImageIndex(index)
@@ -238,8 +238,8 @@ def search(
 def info(index: Annotated[Path, typer.Argument(help="The folder that `skretrieval index` wrote.")]) -> None:
     """Tell what an index holds, how it was made, and whether its files are whole. Loads no model."""
     with _told():
-        from . import _index
-        from ._pending import Pending
+        from ..index import _image_index as _index
+        from ..index._pending import Pending
 
         path = index.resolve()
         pending = Pending(path)

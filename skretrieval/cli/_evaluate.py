@@ -291,7 +291,7 @@ def make_pipeline(
 def run(pipelines: dict[str, Any], dataset: Any, **options: Any) -> Any:
     """Evaluate one Pipeline, or compare several."""
     from ..evaluation import compare, evaluate
-    from ._pipeline import _UNREADABLE
+    from ..index._pipeline import _UNREADABLE
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)  # the command lists them

@@ -1,12 +1,12 @@
 """Figures that can be trusted: Pipelines under the published protocols, and the papers' tables beside them."""
 
 from ._evaluate import compare, evaluate
-from ._folder_results import FolderReproduction
-from ._on_folder import reproduce_on_folder
-from ._reproduce import Reproduction, reproduce
 from ._rerun import rerun
 from ._results import Comparison, Evaluation
-from ._tables import PAPERS, Sweep, TableRow, paper_sweeps, paper_tables
+from .papers._folder_results import FolderReproduction
+from .papers._on_folder import reproduce_on_folder
+from .papers._reproduce import Reproduction, reproduce
+from .papers._tables import PAPERS, Sweep, TableRow, paper_sweeps, paper_tables
 
 __all__ = [
     "PAPERS",

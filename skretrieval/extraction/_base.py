@@ -19,9 +19,16 @@ from sklearn.utils.validation import check_memory
 from torch.nn import functional
 from tqdm import tqdm
 
+from .._cache._maps import kept_arrays, to_half
 from ._feature_maps import FeatureMaps
-from ._images import check_headers, check_images, content_digest, describe, read_image, resize_longest
-from ._kept_maps import kept_arrays, to_half
+from ._images import (
+    check_headers,
+    check_images,
+    content_digest,
+    describe,
+    read_image,
+    resize_longest,
+)
 
 _CACHE_FORMAT = 1  # part of every cache key: raise it when the maps of the same photograph change
 _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")

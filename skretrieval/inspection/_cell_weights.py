@@ -10,11 +10,18 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ..pooling import ClassActivationMask, PartWeightedPooler, TEmbeddingPooler
-from ..pooling._batches import Batch, iter_batches
-from ..pooling._part_weighted import part_weights
-from ..pooling._t_embedding import democratic_weights
-from ..pooling._weighted import SentencePooler
-from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, over_cells, photograph_of
+from ..pooling._codebooks._t_embedding import democratic_weights
+from ..pooling._engine._batches import Batch, iter_batches
+from ..pooling._grammar._weighted import SentencePooler
+from ..pooling._presets._part_weighted import part_weights
+from ._photographs import (
+    check_pooler,
+    draw_photograph,
+    import_pyplot,
+    one_entry,
+    over_cells,
+    photograph_of,
+)
 
 
 class CellWeightsDisplay:

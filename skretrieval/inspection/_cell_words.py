@@ -9,8 +9,15 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ..pooling import BoWPooler, FisherVectorPooler, NetVLADPooler, VLADPooler
-from ..pooling._batches import iter_batches
-from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, over_cells, photograph_of
+from ..pooling._engine._batches import iter_batches
+from ._photographs import (
+    check_pooler,
+    draw_photograph,
+    import_pyplot,
+    one_entry,
+    over_cells,
+    photograph_of,
+)
 
 _HUE_STEP = 0.618034  # the golden ratio: hues of any number of words keep apart
 

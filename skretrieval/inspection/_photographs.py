@@ -9,9 +9,9 @@ import torch
 
 from ..extraction import FeatureMaps
 from ..extraction._images import read_image
-from ..pooling._base import BasePooler
-from ..pooling._batches import Batch, n_entries
-from ..pooling._local_descriptors import salient_mask
+from ..pooling._codebooks._local_descriptors import salient_mask
+from ..pooling._engine._base import BasePooler
+from ..pooling._engine._batches import Batch, n_entries
 
 
 def import_pyplot(caller: Any) -> Any:

@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 
 from ..pooling import EntropyPooler, RegionalSecondOrderPooler, SquareSumRMACPooler
-from ..pooling._batches import Batch, iter_batches
-from ..pooling._region_pieces import response_of
-from ..pooling._regions import check_boxes, rmac
-from ..pooling._salient_points import detections, salient_cells, salient_points
-from ..pooling._square_sum_rmac import windows
-from ..pooling._weighted import SentencePooler
-from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, photograph_of
+from ..pooling._engine._batches import Batch, iter_batches
+from ..pooling._grammar._regions import check_boxes, rmac
+from ..pooling._grammar._salient_points import detections, salient_cells, salient_points
+from ..pooling._grammar._weighted import SentencePooler
+from ..pooling._presets._square_sum_rmac import windows
+from ..pooling._second_order._region_pieces import response_of
+from ._photographs import (
+    check_pooler,
+    draw_photograph,
+    import_pyplot,
+    one_entry,
+    photograph_of,
+)
 
 
 class RegionsDisplay:

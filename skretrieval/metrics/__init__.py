@@ -4,7 +4,12 @@ from ._at_k import precision_at_k, recall_at_k
 from ._average_precision import average_precision, mean_average_precision
 from ._evaluate import evaluate, ground_truth_from_labels
 from ._leave_one_out import leave_one_out_map
-from ._protocols import evaluate_holidays, evaluate_labels, evaluate_oxford, evaluate_revisited
+from ._protocols import (
+    evaluate_holidays,
+    evaluate_labels,
+    evaluate_oxford,
+    evaluate_revisited,
+)
 from ._significance import randomization_test, standard_error
 from ._ukbench import evaluate_ukbench, ukbench_score
 

@@ -4,7 +4,12 @@ import numpy as np
 from sklearn.utils import column_or_1d
 
 from ._leave_one_out import DISTRACTOR
-from ._protocols import evaluate_holidays, evaluate_labels, evaluate_oxford, evaluate_revisited
+from ._protocols import (
+    evaluate_holidays,
+    evaluate_labels,
+    evaluate_oxford,
+    evaluate_revisited,
+)
 from ._significance import standard_error
 from ._ukbench import evaluate_ukbench
 

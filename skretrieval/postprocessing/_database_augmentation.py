@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._linalg import l2_normalize, row_blocks
-from ._region_sets import reject_region_sets
+from .._region_sets import reject_region_sets
 
 _WHY_NO_REGIONS = "takes one descriptor per image; with regions, QueryExpansion augments the queries instead"
 

@@ -10,8 +10,8 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
 from .._linalg import flip_signs, principal_axes, project
+from .._region_sets import RegionSetsMixin, RowTransformerMixin, reject_region_sets
 from ._base import check_rank
-from ._region_sets import RegionSetsMixin, RowTransformerMixin, reject_region_sets
 
 UNLABELLED = -1
 

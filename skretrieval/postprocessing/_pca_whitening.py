@@ -8,14 +8,14 @@ from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._linalg import principal_axes, project
-from ._base import axes_for_share, check_rank
-from ._region_sets import (
+from .._region_sets import (
     RegionSetsMixin,
     RowTransformerMixin,
     is_region_sets,
     split_region_sets,
     stack_region_sets,
 )
+from ._base import axes_for_share, check_rank
 
 
 class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator):

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
-from ._region_sets import (
+from .._region_sets import (
     RegionSetsMixin,
     RowTransformerMixin,
     is_region_sets,

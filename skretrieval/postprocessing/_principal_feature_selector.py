@@ -13,8 +13,8 @@ from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._linalg import principal_axes
+from .._region_sets import RegionSetsMixin, is_region_sets, split_region_sets, stack_region_sets
 from ._base import axes_for_share, check_rank
-from ._region_sets import RegionSetsMixin, is_region_sets, split_region_sets, stack_region_sets
 
 # Loadings are at most 1 and of the order of n_features ** -0.5: what comes after these decimals is rounding
 # error.

@@ -7,7 +7,13 @@ from typing import Unpack
 from sklearn.pipeline import Pipeline
 
 from ..extraction import ConvFeatureExtractor
-from ..pooling import BoWPooler, FisherVectorPooler, NetVLADPooler, TEmbeddingPooler, VLADPooler
+from ..pooling import (
+    BoWPooler,
+    FisherVectorPooler,
+    NetVLADPooler,
+    TEmbeddingPooler,
+    VLADPooler,
+)
 from ..retrieval import NearestNeighborsRetriever
 from ._build import Settings, describe_and_search
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from .._linalg import l2_normalize
-from ..postprocessing._region_sets import is_region_sets, stack_region_sets
+from .._region_sets import is_region_sets, stack_region_sets
 
 # Numbers converted at a time: they and their temporary arrays in float64 stay in the processor's cache.
 _CACHED = 2**17

@@ -11,11 +11,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import RetrieverMixin, check_items
 from ._descriptors import DescriptorSet, check_descriptors, prepare
-from ._exact import search
-from ._faiss import FaissIndex, check_faiss_params
-from ._ranks import count_ranks
-from ._scores import SCORERS
-from ._sparse_scores import make_scorer
+from ._engines._faiss import FaissIndex, check_faiss_params
+from ._search._exact import search
+from ._search._ranks import count_ranks
+from ._search._scores import SCORERS
+from ._search._sparse_scores import make_scorer
 
 
 class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):

@@ -21,7 +21,7 @@ def all_estimators() -> list[tuple[str, type]]:
     --------
     >>> from skretrieval.utils.discovery import all_estimators
     >>> dict(all_estimators())["GeMPooler"]
-    <class 'skretrieval.pooling._gem.GeMPooler'>
+    <class 'skretrieval.pooling._presets._gem.GeMPooler'>
     """
     found = []
     for package in _PACKAGES:

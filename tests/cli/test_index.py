@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from skretrieval import _linalg
-from skretrieval.cli import _blocks, _index, _pending, _update
-from skretrieval.cli._blocks import merge, write_blocks
-from skretrieval.cli._index import ImageIndex, IndexedImage
-from skretrieval.cli._pipeline import make_pipeline, resolve_settings, split_pipeline
+from skretrieval._linalg import _axes as _linalg
+from skretrieval.index import _blocks, _pending, _update
+from skretrieval.index import _image_index as _index
+from skretrieval.index._blocks import merge, write_blocks
+from skretrieval.index._image_index import ImageIndex, IndexedImage
+from skretrieval.index._pipeline import make_pipeline, resolve_settings, split_pipeline
 from skretrieval.postprocessing import _learned_whitening
 
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from skretrieval.cli._index import ImageIndex
 from skretrieval.extraction import ImageCrop
+from skretrieval.index._image_index import ImageIndex
 
 
 def rows(output):

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from skretrieval import recipes
-from skretrieval.cli import _index, _pending
-from skretrieval.cli._index import ImageIndex
 from skretrieval.extraction import ConvFeatureExtractor, ImageCrop
+from skretrieval.index import _image_index as _index
+from skretrieval.index import _pending
+from skretrieval.index._image_index import ImageIndex
 
 
 def content(index):

@@ -132,7 +132,7 @@ WITHOUT_ROWS = {"LayerwisePooler", "RegionalSecondOrderPooler"}
 
 
 def test_every_pooler_is_checked():
-    from pooling.test_codebook_checks import POOLERS as LEARNED  # which imports this module
+    from pooling.codebooks.test_codebook_checks import POOLERS as LEARNED  # which imports this module
 
     public = {
         name

@@ -5,6 +5,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from pooling.engine.test_feature_maps import (  # noqa: F401
+    extractor,
+    lazy,
+    photographs,
+    test_nan_in_a_lazy_map_names_the_photograph,
+    test_pipeline,
+    test_subsets,
+    test_transform_reads_the_maps_once,
+)
 from pooling.test_common import (  # noqa: F401
     maps,
     stacked,
@@ -34,15 +43,6 @@ from pooling.test_common import (  # noqa: F401
     test_torch_tensors_that_require_grad,
     test_unknown_parameter_values,
     test_wrong_rank,
-)
-from pooling.test_feature_maps import (  # noqa: F401
-    extractor,
-    lazy,
-    photographs,
-    test_nan_in_a_lazy_map_names_the_photograph,
-    test_pipeline,
-    test_subsets,
-    test_transform_reads_the_maps_once,
 )
 from references.maps import make_map, make_ragged
 from sklearn.base import clone

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.distance import cdist
 
-from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _scorer
+from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
+from skretrieval.retrieval._search import _scorer
 
 METRICS = ["cosine", "euclidean", "manhattan"]
 

@@ -1,0 +1,1 @@
+"""What is cached on disk: keys, shards of descriptors, feature maps."""

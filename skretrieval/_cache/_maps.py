@@ -1,0 +1,52 @@
+"""Feature maps as they are kept on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..extraction._images import describe
+
+LARGEST_HALF = 65504  # of float16
+
+
+def to_half(outputs: list[torch.Tensor], positions: np.ndarray, items: list[Any]) -> list[torch.Tensor]:
+    """Round maps to float16.
+
+    Parameters
+    ----------
+    outputs : list of tensors of shape (N, C, H, W)
+        The maps of N photographs, by layer.
+    positions : ndarray of shape (N,)
+        Where the photographs stand in what the user gave.
+    items : list of length N
+        The photographs.
+
+    Returns
+    -------
+    halves : list of tensors of shape (N, C, H, W)
+        In float16.
+
+    Raises
+    ------
+    ValueError
+        Naming the first photograph of which an activation is beyond the range of float16.
+    """
+    halves = []
+    for maps in outputs:
+        largest = maps.abs().flatten(1).amax(dim=1).tolist()
+        for position, item, value in zip(positions, items, largest, strict=True):
+            if value > LARGEST_HALF:
+                raise ValueError(
+                    f"Entry {position} ({describe(item)}): activations reach {value:g}, beyond {LARGEST_HALF}, the "
+                    'largest number of memory_dtype="float16"; use memory_dtype="float32"'
+                )
+        halves.append(maps.half())
+    return halves
+
+
+def kept_arrays(outputs: list[torch.Tensor]) -> list[np.ndarray]:
+    """Copy maps to the host; bfloat16, of which numpy has no type, becomes float32, which holds it exactly."""
+    return [(maps.float() if maps.dtype == torch.bfloat16 else maps).cpu().numpy() for maps in outputs]

@@ -1,0 +1,1 @@
+"""Poolers that learn a codebook of local descriptors."""

@@ -1,0 +1,1 @@
+"""Poolers made of other poolers."""

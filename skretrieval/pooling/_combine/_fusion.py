@@ -1,0 +1,127 @@
+"""Fusion of several poolers over the same maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sklearn.utils._param_validation import StrOptions
+
+from ..._linalg._tensors import l2
+from .._engine._batches import Batch, n_entries
+from .._engine._cached import RegionSets
+from .._engine._region_set_output import RegionSetOutput
+from ._composition import PoolerComposition
+
+
+class PoolerFusion(RegionSetOutput, PoolerComposition):
+    """Several poolers over the same maps, from one pass: their weighted sum (S000 eq 10), or all side by side.
+
+    By default ``v = l2( sum_i w_i l2(pooler_i(maps)) )``. A part that is zero leaves the others alone. GSW is
+    ``PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4])``.
+
+    Parameters
+    ----------
+    poolers : list of (str, pooler)
+        The parts. Parameters of a part are reached as ``name__parameter``. All take single maps, or all take
+        tuples of maps (:class:`LayerwisePooler`, or :class:`ClassActivationMask` around one). Those that learn do so
+        from one pass over the maps in `fit`, each with its own sample of them in memory.
+
+    combine : {"sum", "concat", "regions"}, default="sum"
+        What the descriptors of the parts become: their sum, l2-normalised; one long descriptor; or a region set,
+        with the descriptor of each part as a row. Only "concat" takes descriptors of unlike length.
+
+    norm : {"l2", None}, default="l2"
+        Normalisation of each descriptor before they are combined. Only the sum is normalised afterwards.
+
+    weights : sequence of float, default=None
+        Factors of the (normalised) descriptors, one finite number per part; None weighs all alike.
+
+    Attributes
+    ----------
+    poolers_ : list of (str, pooler)
+        The fitted parts.
+
+    n_features_in_ : int
+        Channels K of the maps; of all maps of a tuple together.
+
+    See Also
+    --------
+    LayerwisePooler : One pooler per map of a tuple.
+
+    Notes
+    -----
+    With ``combine="regions"`` the output is a list of n arrays of shape (n_parts, d), as
+    :class:`RegionalSecondOrderPooler` gives: S003 so compares the descriptor of the whole image beside that of its
+    most telling cells (:class:`ClassActivationMask`). Containers of ``set_output`` are no use for it.
+
+    References
+    ----------
+    S000: Zhao et al., "GSW", ISPRS International Journal of Geo-Information 2021, section 3.1, eq 10.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.pooling import GRMACPooler, PoolerFusion, SJWPooler
+    >>> maps = np.random.default_rng(0).random((2, 8, 5, 7))
+    >>> gsw = PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4])
+    >>> np.linalg.norm(gsw.fit_transform(maps), axis=1).round(6)
+    array([1., 1.])
+    >>> gsw.set_params(combine="concat").fit_transform(maps).shape
+    (2, 16)
+    >>> [regions.shape for regions in gsw.set_params(combine="regions").fit_transform(maps)]
+    [(2, 8), (2, 8)]
+    """
+
+    _parameter_constraints: dict = {
+        **PoolerComposition._parameter_constraints,
+        "poolers": [list, tuple],
+        "combine": [StrOptions({"sum", "concat", "regions"})],
+    }
+
+    def __init__(self, poolers, *, combine="sum", norm="l2", weights=None):
+        self.poolers = poolers
+        self.combine = combine
+        self.norm = norm
+        self.weights = weights
+
+    @property
+    def _layers(self) -> bool:  # type: ignore[override]
+        return self._named()[0][1]._layers
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        tuples = [name for name, pooler in self.poolers if pooler._layers]
+        single = [name for name, pooler in self.poolers if not pooler._layers]
+        if tuples and single:
+            raise ValueError(
+                f"PoolerFusion: {', '.join(map(repr, tuples))} take tuples of maps, but {', '.join(map(repr, single))} "
+                "single ones; LayerwisePooler makes a pooler of tuples out of a pooler of single maps"
+            )
+
+    def _check_values(self, batch: Batch) -> None:
+        for _, pooler in self.poolers:
+            pooler._check_values(batch)
+
+    def _start(self, channels: list[int]) -> None:
+        super()._start(channels)
+        self._start_parts(self._named(), [channels] * len(self.poolers))
+
+    def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
+        return batches
+
+    def _merge(self, parts: torch.Tensor) -> torch.Tensor:
+        # region sets: the rows of one image, then those of the next
+        return l2(parts.sum(dim=0)) if self.combine == "sum" else parts.transpose(0, 1).flatten(0, 1)
+
+    # ------------------------------------------------------------------ region sets
+    @property
+    def _gives_region_sets(self) -> bool:
+        return self.combine == "regions"
+
+    def _describe_all(self, X: Any) -> Any:
+        if self.combine != "regions":
+            return super()._describe_all(X)
+        sets = RegionSets(n_entries(X))
+        self._collect(X, sets)
+        return sets.finish()

@@ -1,0 +1,1 @@
+"""How feature maps stream through a pooler: base class, batches, cached descriptors, threads."""

@@ -1,0 +1,1 @@
+"""The terms of the pooling grammar, and the spec that joins them."""

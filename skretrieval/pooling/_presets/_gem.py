@@ -1,0 +1,62 @@
+"""GeM: generalised mean."""
+
+from __future__ import annotations
+
+from functools import partial
+from numbers import Real
+
+from sklearn.utils._param_validation import Interval
+
+from .._grammar._reductions import power_mean_cells
+from .._grammar._regions import whole
+from .._grammar._weighted import Sentence, SentencePooler, needs_nonnegative
+
+
+class GeMPooler(SentencePooler):
+    """Power mean of each channel over the map: ``(mean_ij x_kij^p)^(1/p)``.
+
+    Parameters
+    ----------
+    p : float, default=3.0
+        Exponent, at least 1: 1 is the mean, ``numpy.inf`` the maximum (MAC).
+
+    rectify : bool, default=True
+        Replace negative activations by zero first. Without it a fractional `p` refuses negative activations; odd
+        whole numbers keep the sign of the mean.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Channels K of the maps.
+
+    Notes
+    -----
+    Activations are cut at 0, not at 1e-6 as in the authors' code, which turns empty maps into uniform
+    descriptors (A-6).
+
+    References
+    ----------
+    Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.pooling import GeMPooler
+    >>> GeMPooler(p=2).fit_transform(np.array([[[[3.0, 4.0]]]])).round(4)
+    array([[3.5355]])
+    """
+
+    _parameter_constraints: dict = {
+        **SentencePooler._parameter_constraints,
+        "p": [Interval(Real, 1, None, closed="both")],
+    }
+
+    def __init__(self, p=3.0, *, rectify=True):
+        self.p = p
+        self.rectify = rectify
+
+    def _sentence(self) -> Sentence:
+        reduce = partial(power_mean_cells, p=self.p)
+        return Sentence(
+            weights=None, regions=whole, reduce=reduce, needs_nonnegative=needs_nonnegative(self.p)
+        )

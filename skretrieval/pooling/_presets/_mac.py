@@ -1,0 +1,40 @@
+"""MAC: maximum activations of convolutions."""
+
+from __future__ import annotations
+
+from .._grammar._reductions import max_cells
+from .._grammar._regions import whole
+from .._grammar._weighted import Sentence, SentencePooler
+
+
+class MACPooler(SentencePooler):
+    """Maximum of each channel over the map.
+
+    Parameters
+    ----------
+    rectify : bool, default=True
+        Replace negative activations by zero first.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Channels K of the maps.
+
+    References
+    ----------
+    Razavian et al., "Visual instance retrieval with deep convolutional networks", 2014; Tolias, Sicre, Jegou,
+    ICLR 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.pooling import MACPooler
+    >>> MACPooler().fit_transform(np.arange(12.0).reshape(1, 2, 2, 3))
+    array([[ 5., 11.]])
+    """
+
+    def __init__(self, *, rectify=True):
+        self.rectify = rectify
+
+    def _sentence(self) -> Sentence:
+        return Sentence(weights=None, regions=whole, reduce=max_cells)

@@ -1,0 +1,39 @@
+"""Sum pooling."""
+
+from __future__ import annotations
+
+from .._grammar._reductions import sum_cells
+from .._grammar._regions import whole
+from .._grammar._weighted import Sentence, SentencePooler
+
+
+class SumPooler(SentencePooler):
+    """Sum of each channel over the map: uCroW, and SPoC without its prior.
+
+    Parameters
+    ----------
+    rectify : bool, default=True
+        Replace negative activations by zero first.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Channels K of the maps.
+
+    References
+    ----------
+    S004 (Jeong et al.), as baseline; Kalantidis et al., ECCV Workshops 2016 ("uCroW").
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.pooling import SumPooler
+    >>> SumPooler().fit_transform(np.ones((1, 3, 4, 5)))
+    array([[20., 20., 20.]])
+    """
+
+    def __init__(self, *, rectify=True):
+        self.rectify = rectify
+
+    def _sentence(self) -> Sentence:
+        return Sentence(weights=None, regions=whole, reduce=sum_cells)

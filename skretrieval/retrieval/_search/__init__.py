@@ -1,0 +1,1 @@
+"""Exact search: kernels, ranks, sparse histograms."""
