@@ -1,1 +1,19 @@
 """What is cached on disk: keys, shards of descriptors, feature maps."""
+
+from ._key import NamelessError, feed, pooler_key
+from ._maps import host_arrays, to_half
+from ._shards import DescriptorReader, DescriptorWriter, Shard, descriptor_folder, hashed, reader_of
+
+__all__ = [
+    "DescriptorReader",
+    "DescriptorWriter",
+    "NamelessError",
+    "Shard",
+    "descriptor_folder",
+    "feed",
+    "hashed",
+    "host_arrays",
+    "pooler_key",
+    "reader_of",
+    "to_half",
+]

@@ -1,18 +1,16 @@
-"""Feature maps as they are kept on disk."""
+"""Feature maps as they are cached on disk."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from ..extraction._images import describe
-
 LARGEST_HALF = 65504  # of float16
 
 
-def to_half(outputs: list[torch.Tensor], positions: np.ndarray, items: list[Any]) -> list[torch.Tensor]:
+def to_half(outputs: list[torch.Tensor], positions: np.ndarray, names: Sequence[str]) -> list[torch.Tensor]:
     """Round maps to float16.
 
     Parameters
@@ -21,8 +19,8 @@ def to_half(outputs: list[torch.Tensor], positions: np.ndarray, items: list[Any]
         The maps of N photographs, by layer.
     positions : ndarray of shape (N,)
         Where the photographs stand in what the user gave.
-    items : list of length N
-        The photographs.
+    names : sequence of str of length N
+        What messages call the photographs.
 
     Returns
     -------
@@ -37,16 +35,16 @@ def to_half(outputs: list[torch.Tensor], positions: np.ndarray, items: list[Any]
     halves = []
     for maps in outputs:
         largest = maps.abs().flatten(1).amax(dim=1).tolist()
-        for position, item, value in zip(positions, items, largest, strict=True):
+        for position, name, value in zip(positions, names, largest, strict=True):
             if value > LARGEST_HALF:
                 raise ValueError(
-                    f"Entry {position} ({describe(item)}): activations reach {value:g}, beyond {LARGEST_HALF}, the "
-                    'largest number of memory_dtype="float16"; use memory_dtype="float32"'
+                    f"Entry {position} ({name}): activations reach {value:g}, beyond {LARGEST_HALF}, the "
+                    'largest number of memory_dtype="float16"; use memory_dtype="float32".'
                 )
         halves.append(maps.half())
     return halves
 
 
-def kept_arrays(outputs: list[torch.Tensor]) -> list[np.ndarray]:
+def host_arrays(outputs: list[torch.Tensor]) -> list[np.ndarray]:
     """Copy maps to the host; bfloat16, of which numpy has no type, becomes float32, which holds it exactly."""
     return [(maps.float() if maps.dtype == torch.bfloat16 else maps).cpu().numpy() for maps in outputs]

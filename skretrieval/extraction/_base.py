@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_memory
 from torch.nn import functional
 from tqdm import tqdm
 
-from .._cache._maps import kept_arrays, to_half
+from .._cache import host_arrays, to_half
 from ._feature_maps import FeatureMaps
 from ._images import (
     check_headers,
@@ -320,9 +320,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             return indices, self._zeros(len(indices))
         outputs = self._fuse(per_size)
         if self._rounds():
-            outputs = to_half(outputs, positions[indices], [entry.item for entry in entries])
+            outputs = to_half(outputs, positions[indices], [describe(entry.item) for entry in entries])
         if store is not None:
-            hosts = kept_arrays(outputs)
+            hosts = host_arrays(outputs)
             for place, entry in enumerate(entries):
                 store.call(entry.key, [host[place] for host in hosts])
         return indices, self._packed(outputs)

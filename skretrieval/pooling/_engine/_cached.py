@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..._cache._key import pooler_key
-from ..._cache._shards import (
+from ..._cache import (
     DescriptorReader,
     DescriptorWriter,
     Shard,
     descriptor_folder,
     hashed,
+    pooler_key,
     reader_of,
 )
 from ...extraction import FeatureMaps
