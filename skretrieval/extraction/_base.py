@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from joblib import cpu_count, effective_n_jobs
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
@@ -20,6 +20,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from .._cache import host_arrays, to_half
+from .._region_sets import OutputMixin
 from ._feature_maps import FeatureMaps
 from ._images import (
     check_headers,
@@ -46,7 +47,7 @@ def _stored(key: str, maps: Any) -> Any:
     return maps
 
 
-class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Photographs to feature maps: everything but the network.
 
     A subclass has the constructor parameters named in ``_parameter_constraints`` below, learns or loads its
