@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..pooling import ClassActivationMask, PartWeightedPooler, TEmbeddingPooler
 from ..pooling._codebooks._t_embedding import democratic_weights
 from ..pooling._engine._batches import Batch, iter_batches
-from ..pooling._grammar._weighted import SentencePooler
+from ..pooling._grammar._spec import SpecPooler
 from ..pooling._presets._part_weighted import part_weights
 from ._photographs import (
     check_pooler,
@@ -59,7 +59,7 @@ class CellWeightsDisplay:
 
     Examples
     --------
-    Any spatial word of the grammar, here S000's saliency:
+    Any spatial term of the grammar, here S000's saliency:
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
@@ -124,7 +124,7 @@ class CellWeightsDisplay:
         Parameters
         ----------
         estimator : pooler
-            One with spatial weights: `WeightedPooler` with a word or function of yours, `SPoCPooler`, `CroWPooler`,
+            One with spatial weights: `WeightedPooler` with a term or function of yours, `SPoCPooler`, `CroWPooler`,
             `SJWPooler`, `AdaptiveGaussianPooler`, `RegionIntegrationPooler`; fitted ones are `ClassActivationMask`
             (its mask), `PartWeightedPooler` (one part) and `TEmbeddingPooler` (democratic weights).
 
@@ -176,16 +176,16 @@ def _weights(estimator: Any, entry: Any, part: int) -> torch.Tensor:
     if not found:
         raise TypeError(
             f"{type(estimator).__name__} has no weights of cells. Those that have: "
-            + ", ".join(["the sentences of the grammar", *(kind.__name__ for kind in list(_WEIGHTS)[1:])])
+            + ", ".join(["the specs of the grammar", *(kind.__name__ for kind in list(_WEIGHTS)[1:])])
         )
-    if not isinstance(estimator, SentencePooler):
+    if not isinstance(estimator, SpecPooler):
         check_is_fitted(estimator)
     batch = next(iter_batches(entry, estimator.__dict__.get("_channels"), estimator._layers))[0]
     return found[0](estimator, batch, part)
 
 
-def _of_sentence(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
-    weigh = pooler._sentence().weights
+def _of_spec(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
+    weigh = pooler._spec().weights
     spatial = None if weigh is None else weigh(pooler._maps(batch))[0]
     if spatial is None:
         raise ValueError(f"{pooler!r} weighs all cells alike")
@@ -213,7 +213,7 @@ def _of_democracy(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
 
 
 _WEIGHTS: dict[type, Callable[[Any, Batch, int], torch.Tensor]] = {
-    SentencePooler: _of_sentence,
+    SpecPooler: _of_spec,
     ClassActivationMask: _of_mask,
     PartWeightedPooler: _of_part,
     TEmbeddingPooler: _of_democracy,

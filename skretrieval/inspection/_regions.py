@@ -10,7 +10,7 @@ from ..pooling import EntropyPooler, RegionalSecondOrderPooler, SquareSumRMACPoo
 from ..pooling._engine._batches import Batch, iter_batches
 from ..pooling._grammar._regions import check_boxes, rmac
 from ..pooling._grammar._salient_points import detections, salient_cells, salient_points
-from ..pooling._grammar._weighted import SentencePooler
+from ..pooling._grammar._spec import SpecPooler
 from ..pooling._presets._square_sum_rmac import windows
 from ..pooling._second_order._region_pieces import response_of
 from ._photographs import (
@@ -65,7 +65,7 @@ class RegionsDisplay:
 
     Examples
     --------
-    Any region word of the grammar:
+    Any region term of the grammar:
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
@@ -149,7 +149,7 @@ class RegionsDisplay:
         Parameters
         ----------
         estimator : pooler
-            One with regions: `WeightedPooler` with a word or function of yours, `RMACPooler`, `GRMACPooler`,
+            One with regions: `WeightedPooler` with a term or function of yours, `RMACPooler`, `GRMACPooler`,
             `RegionIntegrationPooler`, `EntropyPooler`, `SquareSumRMACPooler` (its windows), `RegionalSecondOrderPooler`
             (its candidate regions, with the salient points they come from). It needs no fit.
 
@@ -194,7 +194,7 @@ class RegionsDisplay:
             points = _points(estimator, entry, batch)
             cells = batch.maps.shape[2:]
         else:
-            if not isinstance(estimator, SentencePooler | EntropyPooler | SquareSumRMACPooler):
+            if not isinstance(estimator, SpecPooler | EntropyPooler | SquareSumRMACPooler):
                 raise TypeError(f"{type(estimator).__name__} has no regions that can be drawn")
             (batch,) = next(iter_batches(entry, None))
             cells = batch.maps.shape[2:]
@@ -205,8 +205,8 @@ class RegionsDisplay:
 
 def _boxes(estimator: Any, height: int, width: int) -> np.ndarray:
     """Return the boxes (R, 4) of a pooler: row, column, height, width in cells."""
-    if isinstance(estimator, SentencePooler):
-        return check_boxes(estimator._sentence().regions(height, width), height, width)
+    if isinstance(estimator, SpecPooler):
+        return check_boxes(estimator._spec().regions(height, width), height, width)
     if isinstance(estimator, EntropyPooler):
         return rmac(height, width, estimator.n_levels)
     return np.concatenate(windows(height, width, estimator.n_levels, estimator.ceil_mode))

@@ -27,12 +27,12 @@ from skretrieval.pooling import (
     WeightedPooler,
 )
 
-WORDS = ["center_prior", "crow", "response", "saliency", "adaptive_gaussian", "activation_norm", "scda"]
+TERMS = ["center_prior", "crow", "response", "saliency", "adaptive_gaussian", "activation_norm", "scda"]
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_the_weights_of_every_word_make_the_descriptor(word, maps):
-    pooler = WeightedPooler(word)
+@pytest.mark.parametrize("term", TERMS)
+def test_the_weights_of_every_term_make_the_descriptor(term, maps):
+    pooler = WeightedPooler(term)
     described = pooler.fit_transform(maps)
     for index, map_ in enumerate(maps):
         display = CellWeightsDisplay.from_estimator(pooler, maps, index)
@@ -42,7 +42,7 @@ def test_the_weights_of_every_word_make_the_descriptor(word, maps):
 
 
 @pytest.mark.parametrize(
-    ("pooler", "word", "params"),
+    ("pooler", "term", "params"),
     [
         (SPoCPooler(), "center_prior", None),
         (CroWPooler(), "crow", None),
@@ -52,9 +52,9 @@ def test_the_weights_of_every_word_make_the_descriptor(word, maps):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_named_poolers_have_the_weights_of_their_word(pooler, word, params, maps):
+def test_named_poolers_have_the_weights_of_their_term(pooler, term, params, maps):
     found = CellWeightsDisplay.from_estimator(pooler, maps, 2).weights
-    expected = CellWeightsDisplay.from_estimator(WeightedPooler(word, spatial_params=params), maps, 2).weights
+    expected = CellWeightsDisplay.from_estimator(WeightedPooler(term, spatial_params=params), maps, 2).weights
     np.testing.assert_array_equal(found, expected)
 
 

@@ -64,13 +64,13 @@ def test_other_threads_keep_theirs(three_threads):
 def test_poolers_compute_on_one(pooler, three_threads):
     seen = []
 
-    def word(maps, boxes, spatial):
+    def term(maps, boxes, spatial):
         seen.append(torch.get_num_threads())
         return maps.sum(dim=(2, 3))[:, None]
 
     maps = [make_map(4, 6, 8, seed=seed) for seed in range(3)]
     if isinstance(pooler, WeightedPooler):
-        pooler = WeightedPooler(reduce=word)
+        pooler = WeightedPooler(reduce=term)
     assert pooler.fit_transform(maps).shape == (3, 4)
     assert set(seen) <= {1}
     assert bool(seen) == isinstance(pooler, WeightedPooler)
