@@ -243,9 +243,9 @@ def counted(read: list):
     batches = BaseExtractor._map_batches
 
     def count(self, *args):
-        for indices, maps in batches(self, *args):
-            read.append(len(indices))
-            yield indices, maps
+        for batch in batches(self, *args):
+            read.append(0 if batch.maps is None else len(batch.indices))
+            yield batch
 
     return count
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from typing import Any
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from .._cache import host_arrays, to_half
 from .._region_sets import OutputMixin
-from ._feature_maps import FeatureMaps
+from ._feature_maps import FeatureMaps, MapBatch
 from ._images import (
     check_headers,
     check_images,
@@ -218,12 +218,9 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
 
     # ------------------------------------------------------------------ one pass over photographs
     def _map_batches(
-        self, images: list, positions: np.ndarray, failed: dict[int, str], known: Any = None
-    ) -> Iterator[tuple]:
-        """Yield (indices, maps) in batches of equal shape; fill `failed` (see FeatureMaps.batches).
-
-        Photographs that `known` takes, whose descriptors are kept, are left out.
-        """
+        self, images: list, positions: np.ndarray, failed: dict[int, str], known: Mapping[str, Any] | None
+    ) -> Iterator[MapBatch]:
+        """Yield maps in batches of equal shape, and what is known; fill `failed` (see FeatureMaps.batches_beside)."""
         self._network()
         store = self._store()
         buckets: OrderedDict[tuple, list] = OrderedDict()  # by shape, the one that waits longest first
@@ -234,9 +231,10 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
         ):
             if isinstance(entry, Exception):
                 failed[int(positions[index])] = str(entry)
-                yield np.array([index]), self._zeros(1)
+                yield MapBatch(np.array([index]), self._zeros(1), [None])
                 continue
-            if known is not None and known.takes(index, entry):
+            if "found" in entry:
+                yield MapBatch(np.array([index]), None, [entry.digest], entry.found)
                 continue
             shape = (entry.maps is not None, *(array.shape for array in entry.arrays))
             buckets.setdefault(shape, []).append((index, entry))
@@ -259,7 +257,7 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
         device = self._device()
         return self._packed([torch.zeros(n, channels, 1, 1, device=device) for channels in self._channels()])
 
-    def _read_ahead(self, images: list, positions: np.ndarray, store, known: Any = None) -> Iterable:
+    def _read_ahead(self, images: list, positions: np.ndarray, store, known: Mapping[str, Any] | None) -> Iterable:
         """Read, decode and resize in threads, in order, at most a few batches ahead of the network."""
 
         def read(index):
@@ -273,15 +271,15 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
         workers = min(8, cpu_count()) if self.n_jobs is None else effective_n_jobs(self.n_jobs)
         return _in_order(read, len(images), workers, ahead=max(2 * self.batch_size, 2 * workers))
 
-    def _read(self, position: int, item: Any, store, known: Any = None) -> Bunch:
+    def _read(self, position: int, item: Any, store, known: Mapping[str, Any] | None) -> Bunch:
         sizes = self._sizes()
         key, data, digest = None, None, None
         if store is not None or known is not None:
             digest, data = content_digest(position, item)
         if known is not None:
-            descriptor = known.find(digest)
-            if descriptor is not None:
-                return Bunch(descriptor=descriptor)
+            found = known.get(digest)
+            if found is not None:
+                return Bunch(digest=digest, found=found)
         if store is not None:
             key = f"{digest}-{self._cache_key()}"
             if store.check_call_in_cache(key, None):
@@ -294,16 +292,17 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
         arrays = [resize_longest(image, size) for size in sizes]
         return Bunch(key=key, digest=digest, item=item, maps=None, arrays=arrays)
 
-    def _finish(self, batch: list, positions: np.ndarray, store, failed: dict[int, str]) -> tuple:
-        """Return (indices, maps) of a batch of equal shape, from the cache or from the network."""
+    def _finish(self, batch: list, positions: np.ndarray, store, failed: dict[int, str]) -> MapBatch:
+        """Return the maps of a batch of equal shape, from the cache or from the network."""
         indices = np.array([index for index, _ in batch])
         entries = [entry for _, entry in batch]
+        digests = [entry.digest for entry in entries]
         if entries[0].maps is not None:
             outputs = [
                 torch.from_numpy(np.stack(layer)).to(self._device())
                 for layer in zip(*(entry.maps for entry in entries), strict=True)
             ]
-            return indices, self._packed(outputs)
+            return MapBatch(indices, self._packed(outputs), digests)
         try:
             per_size = self._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
         except RuntimeError as error:
@@ -318,7 +317,7 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
             if self.on_error == "raise":
                 raise ValueError(next(iter(reasons.values()))) from error
             failed.update(reasons)
-            return indices, self._zeros(len(indices))
+            return MapBatch(indices, self._zeros(len(indices)), [None] * len(indices))
         outputs = self._fuse(per_size)
         if self._rounds():
             outputs = to_half(outputs, positions[indices], [describe(entry.item) for entry in entries])
@@ -326,7 +325,7 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
             hosts = host_arrays(outputs)
             for place, entry in enumerate(entries):
                 store.call(entry.key, [host[place] for host in hosts])
-        return indices, self._packed(outputs)
+        return MapBatch(indices, self._packed(outputs), digests)
 
     @torch.inference_mode()
     def _forward(self, per_size: list) -> list[list[torch.Tensor]]:

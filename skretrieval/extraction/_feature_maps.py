@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class MapBatch(NamedTuple):
+    """Photographs whose maps have one shape, or one photograph of which something is known already.
+
+    Attributes
+    ----------
+    indices : ndarray of shape (N,)
+        Their places in the sequence.
+    maps : tensor of shape (N, C, H, W), tuple of tensors, or None
+        The maps, one tensor per layer if there are several; None where something is known.
+    digests : list of N str or None
+        What names the content of each; None where nobody asked, and for a photograph that got a zero map.
+    found : object or None
+        What is known.
+    """
+
+    indices: np.ndarray
+    maps: Any
+    digests: list[str | None]
+    found: Any = None
 
 
 class FeatureMaps:
@@ -120,12 +141,26 @@ class FeatureMaps:
         Batches come as they fill, so `indices` (places in this sequence) need not ascend. With one layer and
         one resolution `maps` is the tensor, else a tuple of tensors.
         """
-        return self._batches()
+        for batch in self.batches_beside(None):
+            yield batch.indices, batch.maps
 
-    def _batches(self, *known: Any) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield the batches, without the photographs that `known` takes."""
+    def batches_beside(self, known: Mapping[str, Any] | None) -> Iterator[MapBatch]:
+        """Yield the maps of the photographs that `known` lacks, and what it knows of the others.
+
+        Parameters
+        ----------
+        known : mapping or None
+            What is known of photographs, by the digest of their content. It is looked up where files are read, in
+            threads ahead of the network: a photograph in it is neither decoded nor run through the network. None
+            saves the digests.
+
+        Yields
+        ------
+        batch : MapBatch
+            Batches of maps as they fill, and photographs in `known` one by one.
+        """
         self.failed_ = {}
-        yield from self.extractor._map_batches(self.images, self.positions, self.failed_, *known)
+        yield from self.extractor._map_batches(self.images, self.positions, self.failed_, known)
         news = {position: why for position, why in self.failed_.items() if position not in self._reported}
         if news:
             self._reported.update(news)

@@ -11,9 +11,9 @@ def counted_reads():
     read, batches = [], BaseExtractor._map_batches
 
     def counted(self, *args):
-        for indices, maps in batches(self, *args):
-            read.append(len(indices))
-            yield indices, maps
+        for batch in batches(self, *args):
+            read.append(0 if batch.maps is None else len(batch.indices))
+            yield batch
 
     BaseExtractor._map_batches = counted
     try:
