@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..extraction import FeatureMaps
-from ..extraction._images import read_image
+from ..extraction import FeatureMaps, read_image
 from ..pooling._codebooks._local_descriptors import salient_mask
 from ..pooling._engine._base import BasePooler
 from ..pooling._engine._batches import Batch, n_entries
@@ -59,7 +58,7 @@ def photograph_of(entry: Any, image: Any) -> np.ndarray | None:
     position = 0
     if image is None and isinstance(entry, FeatureMaps):
         position, image = int(entry.positions[0]), entry.images[0]
-    return None if image is None else np.asarray(read_image(position, image))
+    return None if image is None else np.asarray(read_image(image, position=position))
 
 
 def check_pooler(estimator: Any) -> None:

@@ -2,21 +2,21 @@
 
 from contextlib import contextmanager
 
-from skretrieval.extraction._base import BaseExtractor
+from skretrieval.extraction import FeatureMaps
 
 
 @contextmanager
 def counted_reads():
     """Yield a list that grows by the number of maps of every batch."""
-    read, batches = [], BaseExtractor._map_batches
+    read, batches = [], FeatureMaps._batches
 
     def counted(self, *args):
         for indices, maps in batches(self, *args):
             read.append(len(indices))
             yield indices, maps
 
-    BaseExtractor._map_batches = counted
+    FeatureMaps._batches = counted
     try:
         yield read
     finally:
-        BaseExtractor._map_batches = batches
+        FeatureMaps._batches = batches
