@@ -28,8 +28,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from skretrieval.datasets import load_sample_photographs
-from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor
-from skretrieval.extraction._images import resize_longest
+from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor, resize_longest
 from skretrieval.extraction._patch_network import window_starts
 from skretrieval.inspection import CellWeightsDisplay, CellWordsDisplay, RegionsDisplay
 from skretrieval.pooling import (

@@ -185,7 +185,7 @@ class ConvFeatureExtractor(BaseExtractor):
         self._network()
 
     def _network_key(self) -> tuple:
-        return (*self._source(), id(self.backbone), self.dtype, str(self._device()))
+        return (*self._source(), id(self.backbone), self.dtype, str(self.torch_device()))
 
     def _source(self) -> tuple:
         """Name where the weights come from; comparable between processes."""
@@ -240,7 +240,7 @@ class ConvFeatureExtractor(BaseExtractor):
             self._state = used
         mean, std = backbones.normalisation(inner, self.weights)
         architecture = backbones.architecture(tapped)
-        device, dtype = self._device(), _DTYPES[self.dtype]
+        device, dtype = self.torch_device(), _DTYPES[self.dtype]
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std, architecture=architecture)
 

@@ -97,7 +97,7 @@ def test_the_mask_of_a_class_activation_over_several_layers(maps):
 
 @pytest.mark.parametrize("exponents", [(2.0, 2.0), (1.0, 3.0)])
 def test_each_part_of_a_part_weighted_pooler(maps, exponents):
-    pooler = PartWeightedPooler(3, alpha=exponents[0], beta=exponents[1]).fit(maps)
+    pooler = PartWeightedPooler(3, norm_order=exponents[0], root=exponents[1]).fit(maps)
     described = pooler.transform(maps)[1].reshape(3, 16)
     for part in range(3):
         weights = CellWeightsDisplay.from_estimator(pooler, maps, 1, part=part).weights

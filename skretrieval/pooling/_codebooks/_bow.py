@@ -14,10 +14,10 @@ from sklearn.utils._param_validation import Interval
 
 from ..._linalg._tensors import l2
 from .._engine._batches import BATCH_BYTES, BLOCK_BYTES, Batch, RegionRows
-from ._local_descriptors import CodebookPooler, nearest, tensor_of
+from ._visual_words import NearestWordPooler
 
 
-class BoWPooler(CodebookPooler):
+class BoWPooler(NearestWordPooler):
     """Histogram of the visual words of all cells, l2-normalised (BoW-CNN).
 
     The map is enlarged, each cell's column l2-normalised, PCA-whitened and l2-normalised again, and counted for the
@@ -90,7 +90,7 @@ class BoWPooler(CodebookPooler):
     """
 
     _parameter_constraints: dict = {
-        **CodebookPooler._parameter_constraints,
+        **NearestWordPooler._parameter_constraints,
         "upsample": [Interval(Integral, 1, None, closed="left")],
         "sparse_output": ["boolean"],
     }
@@ -137,10 +137,6 @@ class BoWPooler(CodebookPooler):
     def _numbers(self, n_cells: int, n_local: int) -> int:
         return n_cells * n_local  # `nearest` takes care of its own
 
-    def _words(self, cells: torch.Tensor) -> torch.Tensor:
-        centers = tensor_of(self.cluster_centers_, cells)
-        return nearest(cells.flatten(0, 1), centers).view(cells.shape[:2])
-
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         counts = cells.new_zeros(len(cells), self.n_clusters)
         return l2(counts.scatter_add_(1, self._words(cells), valid.to(cells)))
@@ -163,8 +159,9 @@ class BoWPooler(CodebookPooler):
         """Return sparse bags as rows (word, count), one set per image; counted here, so that cells do not pile up."""
         rows, counts = [], []
         for block in self._blocks(batches[0]):
-            cells, valid = self._local(block)
-            words = self._words(cells)[valid].cpu().numpy()
+            local = self._local(block)
+            valid = local.valid
+            words = self._words(local.vectors)[valid].cpu().numpy()
             image = np.repeat(np.arange(len(valid)), valid.sum(dim=1).cpu().numpy())
             ones = np.ones(len(image), dtype=np.int64)
             bags = sparse.coo_matrix((ones, (image, words)), shape=(len(valid), self.n_clusters)).tocsr()

@@ -154,7 +154,7 @@ class ClassActivationMask(BasePooler):
             )
         # the weights by name, too: the fingerprint is of those that make maps, the classifier's are not among them
         network = f"{extractor._identity()}-{extractor.weights}"
-        n_resolutions = len(extractor._sizes()) if extractor.multi_resolution == "sum" else 1
+        n_resolutions = len(extractor.sizes()) if extractor.multi_resolution == "sum" else 1
         if self._followed is None or self._followed[0] != network:
             self.class_weights_, self.class_bias_ = read_classifier(
                 backbones.unwrapped(extractor.backbone)[0],

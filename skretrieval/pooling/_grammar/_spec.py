@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..._linalg._tensors import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch, n_entries
+from .._engine._per_cell import per_cell
+from ._boxes import BoxesMixin
 from ._region_whitening import RegionWhitening
 
 
@@ -64,7 +67,7 @@ def region_vectors(maps: torch.Tensor, spec: Spec) -> torch.Tensor:
     return l2(vectors) if spec.region_norm == "l2" else vectors
 
 
-class SpecPooler(BasePooler):
+class SpecPooler(BoxesMixin, BasePooler):
     """A pooler that is one spec of the grammar; subclasses give ``_spec()``."""
 
     _parameter_constraints: dict = {"rectify": ["boolean"]}
@@ -74,6 +77,51 @@ class SpecPooler(BasePooler):
 
     def _spec(self) -> Spec:
         raise NotImplementedError
+
+    def _region_boxes(self, height: int, width: int) -> np.ndarray:
+        return self._spec().regions(height, width)
+
+    def cell_weights(self, X: Any) -> list[np.ndarray]:
+        """Tell how much each cell of the maps weighs. Needs no fit.
+
+        Parameters
+        ----------
+        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
+            Feature maps.
+
+        Returns
+        -------
+        weights : list of n ndarrays of shape (H_i, W_i)
+            The spatial weights by which the cells are multiplied.
+
+        Raises
+        ------
+        ValueError
+            If the method has no spatial weights: all cells weigh alike. Empty input, wrong rank, NaN or infinity: the
+            entry is named.
+
+        Examples
+        --------
+        CroW's weights are the root of the normalised response:
+
+        >>> import numpy as np
+        >>> from skretrieval.pooling import CroWPooler
+        >>> maps = np.array([[[[9.0, 0.0], [16.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]])
+        >>> CroWPooler().cell_weights(maps)[0].round(3)
+        array([[0.7  , 0.   ],
+               [0.934, 0.   ]])
+        """
+        self._validate_params()
+        self._check_parameters()
+        weights = self._spec().weights
+
+        def spatial(batch: Batch) -> torch.Tensor:
+            cells = None if weights is None else weights(self._maps(batch))[0]
+            if cells is None:
+                raise ValueError(f"{self!r} weighs all cells alike.")
+            return cells
+
+        return per_cell(X, self.__dict__.get("_channels"), spatial)
 
     @property
     def _learns(self) -> bool:

@@ -28,10 +28,14 @@ class ImageRegions(NamedTuple):
         Corners (x, y) of the convex regions, as fractions of the width and height of the image, in order.
     masks : ndarray of shape (M, H, W), dtype bool
         The cells of the feature map in each region.
+    points : ndarray of shape (n, 2), or None
+        Salient points (x, y) of which the regions are made, as fractions of the width and height of the image; None
+        if the whole image is the only region by choice.
     """
 
     polygons: list[np.ndarray]
     masks: np.ndarray
+    points: np.ndarray | None = None
 
 
 # ------------------------------------------------------------------ clusters

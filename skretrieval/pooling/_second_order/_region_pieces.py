@@ -175,4 +175,8 @@ def find_regions(X: Any, batch: Batch, response: np.ndarray, settings: RegionSet
                 for image in zip(response, detected, sizes, strict=True)
             ]
         )
-    return candidate_regions(response, points, valid, sizes, settings.n_clusters, settings.min_cells)
+    found = candidate_regions(response, points, valid, sizes, settings.n_clusters, settings.min_cells)
+    return [
+        regions._replace(points=own[there] / size)
+        for regions, own, there, size in zip(found, points, valid, sizes, strict=True)
+    ]

@@ -290,7 +290,8 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
         -------
         regions : list of n ImageRegions
             Each with ``polygons``, a list of M_i arrays (V, 2) of corners (x, y) as fractions of the width and
-            height of the image, and ``masks``, a boolean array (M_i, H_i, W_i) of the cells.
+            height of the image, ``masks``, a boolean array (M_i, H_i, W_i) of the cells, and ``points``, the salient
+            points (n, 2) as such fractions, or None with ``regions="whole"``.
 
         Examples
         --------
