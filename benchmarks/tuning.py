@@ -243,7 +243,8 @@ def counted(read: list):
 
     def count(self, *args):
         for batch in batches(self, *args):
-            read.append(0 if batch.maps is None else len(batch.indices))
+            if batch.maps is not None:
+                read.append(len(batch.indices))
             yield batch
 
     return count

@@ -215,7 +215,7 @@ class FeatureMaps:
 
 
 def read_ahead(
-    extractor: Any, images: list, positions: np.ndarray, store: Any, known: Mapping[str, Any] | None
+    extractor: Any, images: list, positions: np.ndarray, store: Any, known: Mapping[str, Any] | None = None
 ) -> Iterator:
     """Read, decode and resize in threads, in order, at most a few batches ahead of the network."""
 
@@ -248,7 +248,9 @@ def _in_order(read: Callable, n: int, workers: int, ahead: int) -> Iterator:
                 future.cancel()
 
 
-def _finish(extractor: Any, batch: list, positions: np.ndarray, store: Any, failed: dict[int, str]) -> MapBatch:
+def _finish(
+    extractor: Any, batch: list, positions: np.ndarray, store: Any, failed: dict[int, str]
+) -> MapBatch:
     """Return the maps of a batch of equal shape, from the cache or from the network."""
     indices = np.array([index for index, _ in batch])
     entries = [entry for _, entry in batch]

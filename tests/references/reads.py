@@ -12,7 +12,8 @@ def counted_reads():
 
     def counted(self, *args):
         for batch in batches(self, *args):
-            read.append(0 if batch.maps is None else len(batch.indices))
+            if batch.maps is not None:
+                read.append(len(batch.indices))
             yield batch
 
     FeatureMaps.batches_beside = counted

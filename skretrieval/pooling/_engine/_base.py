@@ -132,7 +132,9 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         n = len(batches[0].indices)
         if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or len(rows) != n:
             got = f"shape {tuple(rows.shape)}" if isinstance(rows, torch.Tensor) else type(rows).__name__
-            raise ValueError(f"{type(self).__name__}.pool_maps must return a tensor of shape ({n}, d), got {got}.")
+            raise ValueError(
+                f"{type(self).__name__}.pool_maps must return a tensor of shape ({n}, d), got {got}."
+            )
         return rows
 
     # ------------------------------------------------------------------ public
