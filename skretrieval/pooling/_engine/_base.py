@@ -211,7 +211,6 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         return self._output(X, self._describe_all(X))
 
     # ------------------------------------------------------------------ passes over the maps
-    @torch.inference_mode()
     def _learn(self, X: Any) -> Any:
         """Fit, in as many passes as it takes; return what the last one gathered."""
         self._check_parameters()
@@ -220,22 +219,24 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         if not self._learns:
             self._look(X)
             return None
-        state, channels = None, None
-        while True:
-            for batches in iter_batches(X, channels, self._layers, self._learning_bytes):
-                if channels is None:
-                    channels = [batch.maps.shape[1] for batch in batches]
-                    self._start(channels)
-                    state = self._begin(X)
-                if not self._layers:
-                    self._check_values(batches[0])
-                with one_thread(batches[0].maps, unless=self._several_threads):
-                    self._update(state, batches)
+        state, channels, more = None, None, True
+        while more:
+            with torch.inference_mode():
+                for batches in iter_batches(X, channels, self._layers, self._learning_bytes):
+                    if channels is None:
+                        channels = [batch.maps.shape[1] for batch in batches]
+                        self._start(channels)
+                        state = self._begin(X)
+                    if not self._layers:
+                        self._check_values(batches[0])
+                    with one_thread(batches[0].maps, unless=self._several_threads):
+                        self._update(state, batches)
             following = self._finish(state, X)
-            if following is None:
-                return state
-            state = following
+            more = following is not None
+            state = following if more else state
+        return state
 
+    @torch.inference_mode()
     def _look(self, X: Any) -> None:
         """Fit where nothing is learned: check what is in memory, and describe one map."""
         head = X.head() if isinstance(X, FeatureMaps) else X
