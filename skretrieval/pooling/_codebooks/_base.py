@@ -93,14 +93,14 @@ class CodebookPooler(BasePooler):
         if len(sample) < self.n_clusters:
             raise ValueError(
                 f"{type(self).__name__}: n_samples={len(sample)} local descriptors that are not zero, "
-                f"but n_clusters={self.n_clusters} needs at least as many"
+                f"but n_clusters={self.n_clusters} needs at least as many."
             )
         if self.n_local is not None:
             self.local_axes_ = local_axes(sample, self.n_local)
             if len(self.local_axes_.components) == 0:
                 raise ValueError(
                     f"n_local={self.n_local!r}: all local descriptors are equal (n_samples={n_entries(X)} feature "
-                    f"maps, n_features={sample.shape[1]} channels), there is nothing to whiten"
+                    f"maps, n_features={sample.shape[1]} channels), there is nothing to whiten."
                 )
             sample = l2_normalize(project(sample, self.local_axes_.mean, self.local_axes_.components))
         self._learn_codebook(sample, rng)

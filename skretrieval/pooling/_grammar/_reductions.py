@@ -103,7 +103,7 @@ def power_mean_cells(
 ) -> torch.Tensor:
     """Power mean ``(mean x^p)^(1/p)``: mean for p = 1, maximum for p = inf (S000 eq 12; GeM)."""
     if not p >= 1:
-        raise ValueError(f"p must be at least 1, got {p}")
+        raise ValueError(f"p must be at least 1, got {p}.")
     if p == 1:
         return mean_cells(maps, boxes, spatial)
     if np.isinf(p):
@@ -129,7 +129,7 @@ def signed_power_mean_cells(
     rounding of float64 counts as zero.
     """
     if not 1 <= p < np.inf:
-        raise ValueError(f"p must be finite and at least 1, got {p}")
+        raise ValueError(f"p must be finite and at least 1, got {p}.")
     if p == 1:
         return mean_cells(maps, boxes, spatial)
     exact = _weighted(maps, spatial).double()
@@ -184,9 +184,9 @@ def regional_power_mean_cells(
     2023, section 3.1.
     """
     if not region_p >= 1:
-        raise ValueError(f"region_p must be at least 1, got {region_p}")
+        raise ValueError(f"region_p must be at least 1, got {region_p}.")
     if window != int(window) or window < 1 or window % 2 == 0:
-        raise ValueError(f"window must be an odd number of cells, got {window}")
+        raise ValueError(f"window must be an odd number of cells, got {window}.")
     maps = _weighted(maps, spatial)
     return power_mean_cells((maps + _neighbourhood(maps, region_p, int(window))) / 2, boxes, None, p)
 

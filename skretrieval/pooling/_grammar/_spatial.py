@@ -101,7 +101,7 @@ def scda(maps: torch.Tensor, connectivity: int = 4) -> torch.Tensor:
     Transactions on Image Processing 26(6), 2017, sections III-B and III-C.
     """
     if connectivity not in (4, 8):
-        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
+        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}.")
     total = _total(maps)
     scale = total.abs().amax(dim=(1, 2), keepdim=True)
     above = total - total.mean(dim=(1, 2), keepdim=True) > _ROUND_OFF * scale

@@ -149,7 +149,7 @@ class SpecPooler(BoxesMixin, BasePooler):
             bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
             raise ValueError(
                 f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__} with "
-                "these parameters; use rectify=True"
+                "these parameters; use rectify=True."
             )
 
     @on_one_thread

@@ -184,5 +184,5 @@ def _checked(weights: torch.Tensor, kind: str, maps: torch.Tensor, shape: torch.
         or len(weights) not in (1, len(maps))
     ):
         got = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
-        raise ValueError(f"{kind} must return a tensor of shape {(len(maps), *shape)}, got {got}")
+        raise ValueError(f"{kind} must return a tensor of shape {(len(maps), *shape)}, got {got}.")
     return weights.to(maps.dtype)

@@ -127,14 +127,14 @@ class PartWeightedPooler(BasePooler):
             bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
             raise ValueError(
                 f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__}; "
-                "use rectify=True"
+                "use rectify=True."
             )
         return batch.rectified
 
     def _begin(self, X: Any) -> StreamedVariance:
         n_channels = self._channels[0]
         if self.n_parts > n_channels:
-            raise ValueError(f"n_parts={self.n_parts} exceeds the channels, n_features={n_channels}")
+            raise ValueError(f"n_parts={self.n_parts} exceeds the channels, n_features={n_channels}.")
         return StreamedVariance(n_channels)
 
     def _update(self, state: StreamedVariance, batches: tuple[Batch, ...]) -> None:
