@@ -45,6 +45,7 @@ class CodebookPooler(BasePooler):
         "random_state": ["random_state"],
         "rectify": ["boolean"],
     }
+    _several_threads = True
     _learning_bytes = BATCH_BYTES  # detections run in threads over the photographs of a batch
     _exact = True  # aggregate in float64: round-off would be magnified by intra-normalisation and roots
 

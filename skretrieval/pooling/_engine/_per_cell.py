@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
-from ._threads import one_thread
+from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries, one_thread
 
 
 def per_cell(

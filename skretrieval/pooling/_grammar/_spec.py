@@ -13,7 +13,6 @@ from ..._linalg._tensors import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch, n_entries
 from .._engine._per_cell import per_cell
-from .._engine._threads import on_one_thread, one_thread
 from ._boxes import BoxesMixin
 from ._region_whitening import RegionWhitening
 
@@ -132,9 +131,7 @@ class SpecPooler(BoxesMixin, BasePooler):
         return RegionWhitening()
 
     def _update(self, state: RegionWhitening, batches: tuple[Batch, ...]) -> None:
-        with one_thread(batches[0].maps):
-            vectors = region_vectors(self._maps(batches[0]), self._spec())
-        state.update(vectors)
+        state.update(region_vectors(self._maps(batches[0]), self._spec()))
 
     def _finish(self, state: RegionWhitening, X: Any) -> None:
         self.region_whitening_ = state.finish(self.n_components, n_entries(X), self.n_features_in_)
@@ -152,7 +149,6 @@ class SpecPooler(BoxesMixin, BasePooler):
                 "these parameters; use rectify=True."
             )
 
-    @on_one_thread
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         vectors = region_vectors(self._maps(batches[0]), self._spec())
         if self.whiten:

@@ -12,7 +12,6 @@ from sklearn.utils._param_validation import Interval
 from ..._linalg._tensors import l2, lengths
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
-from .._engine._threads import on_one_thread
 from .._grammar._boxes import BoxesMixin
 from .._grammar._reductions import max_cells
 
@@ -65,7 +64,6 @@ class SquareSumRMACPooler(BoxesMixin, BasePooler):
     def _region_boxes(self, height: int, width: int) -> np.ndarray:
         return np.concatenate(windows(height, width, self.n_levels, self.ceil_mode))
 
-    @on_one_thread
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         maps = batches[0].rectified if self.rectify else batches[0].maps
         scales = windows(*maps.shape[2:], self.n_levels, self.ceil_mode)

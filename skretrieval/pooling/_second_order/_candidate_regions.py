@@ -37,6 +37,22 @@ class ImageRegions(NamedTuple):
     masks: np.ndarray
     points: np.ndarray | None = None
 
+    def boxes(self, image_size: tuple[float, float]) -> np.ndarray:
+        """Return the smallest boxes around the regions.
+
+        Parameters
+        ----------
+        image_size : tuple of float
+            Width and height of the photograph in pixels.
+
+        Returns
+        -------
+        boxes : ndarray of shape (M, 4)
+            Left, top, right and bottom of each region in pixels.
+        """
+        corners = [np.concatenate([polygon.min(axis=0), polygon.max(axis=0)]) for polygon in self.polygons]
+        return np.array(corners) * np.tile(image_size, 2)
+
 
 # ------------------------------------------------------------------ clusters
 def global_fast_kmeans(points: np.ndarray, valid: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -8,8 +8,7 @@ import torch
 from references.maps import make_map
 
 from skretrieval.pooling import SJWPooler, SquareSumRMACPooler, WeightedPooler
-from skretrieval.pooling._engine._batches import iter_batches
-from skretrieval.pooling._engine._threads import _openmp, one_thread
+from skretrieval.pooling._engine._batches import _openmp, iter_batches, one_thread
 
 
 @pytest.fixture
