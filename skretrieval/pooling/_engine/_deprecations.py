@@ -1,12 +1,23 @@
-"""Ways of calling that still work for one version."""
+"""Ways of calling that still work for one version, with a FutureWarning."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+
+_INSIDE = ("skretrieval", "sklearn")
+
+
+def warn_caller(message: str) -> None:
+    """Raise a FutureWarning that points to the line outside of this package and scikit-learn that called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, FutureWarning, stacklevel=level)
 
 
 def deprecate_positional(*names: str) -> Callable:
@@ -30,11 +41,9 @@ def deprecate_positional(*names: str) -> Callable:
             if not late or len(late) > len(names):  # too many are the error that they always were
                 return init(*args, **kwargs)
             given = dict(zip(names, late, strict=False))
-            warnings.warn(
+            warn_caller(
                 f"{type(args[0]).__name__}: pass {', '.join(given)} by name; from version 0.2 on it will be an error "
-                "to give them by position.",
-                FutureWarning,
-                stacklevel=2,
+                "to give them by position."
             )
             return init(*args[:n_positional], **given, **kwargs)
 

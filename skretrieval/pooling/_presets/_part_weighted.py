@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
+from .._engine._deprecations import warn_caller
 from .._engine._per_cell import per_cell
 
 
@@ -106,10 +106,8 @@ class PartWeightedPooler(BasePooler):
     def _check_parameters(self) -> None:
         for old, new in (("alpha", "norm_order"), ("beta", "root")):
             if getattr(self, old) != "deprecated":
-                warnings.warn(
-                    f"PartWeightedPooler: {old} is called {new} now; the old name will be removed in version 0.2.",
-                    FutureWarning,
-                    stacklevel=4,
+                warn_caller(
+                    f"PartWeightedPooler: {old} is called {new} now; the old name will be removed in version 0.2."
                 )
 
     @property
