@@ -1,8 +1,8 @@
 """What is cached on disk: keys, shards of descriptors, feature maps."""
 
-from ._key import NamelessError, feed, pooler_key
+from ._key import NamelessError, feed, hashed, pooler_key
 from ._maps import host_arrays, to_half
-from ._shards import DescriptorReader, DescriptorWriter, Shard, descriptor_folder, hashed, reader_of
+from ._shards import DescriptorReader, DescriptorWriter, Shard, descriptor_folder, reader_of
 
 __all__ = [
     "DescriptorReader",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from numbers import Integral, Real
@@ -13,6 +12,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from .._io import new_hash
 from ._base import BaseExtractor
 from ._kernel_network import (
     KernelLayer,
@@ -391,7 +391,7 @@ def _assemble(learned: list[dict]) -> KernelNetwork:
 
 
 def _fingerprint(learned: list[dict]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_hash(16)
     for layer in learned:
         numbers = {name: value for name, value in layer.items() if not isinstance(value, np.ndarray)}
         digest.update(json.dumps(numbers, sort_keys=True).encode())

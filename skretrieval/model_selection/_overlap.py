@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from typing import Any
 
 import numpy as np
 
+from .._io import hash_array
 from ..extraction import FeatureMaps, ImageCrop
 from ..extraction._images import check_images, content_digest, describe, read_image
 
@@ -121,5 +121,5 @@ def _digest(index: int, item: Any, by_pixels: bool) -> str:
         item = item.image
     if _is_values(item):
         values = item.astype(np.float64) + 0.0  # -0.0 equals 0.0
-        return hashlib.blake2b(f"{values.shape}".encode() + values.tobytes(), digest_size=20).hexdigest()
+        return hash_array(values)
     return content_digest(index, read_image(index, item) if by_pixels else item)[0]
