@@ -13,10 +13,10 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2, tensor_of
 from .._engine._batches import iter_batches, n_entries
 from .._engine._cached import Described, RegionSets
-from ._local_descriptors import CodebookPooler, nearest, tensor_of
+from ._local_descriptors import CodebookPooler, nearest
 
 
 class BoWPooler(CodebookPooler):
@@ -66,7 +66,7 @@ class BoWPooler(CodebookPooler):
     cluster_centers_ : ndarray of shape (n_clusters, D)
         The words.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_features_in_ : int

@@ -11,8 +11,8 @@ from sklearn import config_context
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval
 
-from ..._linalg._tensors import l2
-from ._local_descriptors import CodebookPooler, signed_power, tensor_of
+from ..._linalg import l2, signed_power, tensor_of
+from ._local_descriptors import CodebookPooler
 
 
 class FisherVectorPooler(CodebookPooler):
@@ -73,7 +73,7 @@ class FisherVectorPooler(CodebookPooler):
     means_, variances_ : ndarray of shape (n_clusters, D)
         Its means and variances.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_iter_ : int

@@ -7,11 +7,10 @@ with ``points`` other than "all", the cells that are not salient.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,14 @@ from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..._linalg import l2_normalize, principal_axes, project
-from ..._linalg._tensors import l2
+from ..._linalg import (
+    WhiteningAxes,
+    check_rank,
+    l2,
+    l2_normalize,
+    principal_axes,
+    project,
+)
 from .._engine._base import BasePooler
 from .._engine._batches import BATCH_BYTES, Batch, n_entries
 from .._grammar._salient_points import (
@@ -35,24 +40,6 @@ from .._grammar._salient_points import (
 
 #: Numbers in the largest intermediate tensor of an aggregation (128 MiB in float64).
 BLOCK_NUMBERS = 2**24
-
-
-class LocalAxes(NamedTuple):
-    """Fitted PCA-whitening of local descriptors.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (K,)
-        Mean local descriptor.
-    components : ndarray of shape (D, K)
-        Principal axes divided by the standard deviation along them.
-    eigenvalues : ndarray of shape (D,)
-        Variance along each axis, descending.
-    """
-
-    mean: np.ndarray
-    components: np.ndarray
-    eigenvalues: np.ndarray
 
 
 class CodebookPooler(BasePooler):
@@ -124,12 +111,7 @@ class CodebookPooler(BasePooler):
                 f"but n_clusters={self.n_clusters} needs at least as many"
             )
         if self.n_local is not None:
-            self.local_axes_ = local_axes(sample, self.n_local)
-            if len(self.local_axes_.components) == 0:
-                raise ValueError(
-                    f"n_local={self.n_local!r}: all local descriptors are equal (n_samples={n_entries(X)} feature "
-                    f"maps, n_features={sample.shape[1]} channels), there is nothing to whiten"
-                )
+            self.local_axes_ = local_axes(sample, self.n_local, n_entries(X))
             sample = l2_normalize(project(sample, self.local_axes_.mean, self.local_axes_.components))
         self._learn_codebook(sample, rng)
 
@@ -160,20 +142,12 @@ class CodebookPooler(BasePooler):
         exact = replace(block, maps=block.maps.double()) if self._exact else block
         cells, valid = self._descriptors(exact)
         if self.n_local is not None:
-            mean = tensor_of(self.local_axes_.mean, cells)
-            components = tensor_of(self.local_axes_.components, cells)
-            cells = l2((cells - mean) @ components.T)
+            cells = self.local_axes_.apply(cells)
         return cells, valid
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         parts = [self._aggregate(*self._local(block)) for block in self._blocks(batches[0])]
         return torch.cat(parts).to(batches[0].maps.dtype)
-
-
-def tensor_of(fitted: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    """Return a fitted array with the dtype, and on the device, of `like`."""
-    # copied if joblib has mapped the model from disk: it is read-only then, which torch cannot wrap
-    return torch.from_numpy(fitted if fitted.flags.writeable else fitted.copy()).to(like)
 
 
 def local_descriptors(maps: torch.Tensor, upsample: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -236,7 +210,7 @@ def salient_mask(batch: Batch, points: str, n_points: int, upsample: int = 1) ->
     return np.stack([hit_cells(*image, n_points).reshape(-1) for image in images])
 
 
-def local_axes(sample: np.ndarray, n_local: int | str) -> LocalAxes:
+def local_axes(sample: np.ndarray, n_local: int | str, n_images: int | None = None) -> WhiteningAxes:
     """Return the PCA-whitening of sampled local descriptors (rank-safe).
 
     Parameters
@@ -244,17 +218,20 @@ def local_axes(sample: np.ndarray, n_local: int | str) -> LocalAxes:
     sample : ndarray of shape (n, K)
         Local descriptors.
     n_local : int or "all"
-        Dimensions to keep; "all" keeps as many as the sample has, none if its descriptors are all equal.
+        Dimensions to keep; "all" keeps as many as the sample has.
+    n_images : int, default=None
+        Images that they come from, for the messages; None for one each.
+
+    Raises
+    ------
+    ValueError
+        If all descriptors are equal.
     """
-    mean, components, values, _ = principal_axes(sample, None if n_local == "all" else int(n_local))
-    if n_local != "all" and 0 < len(values) < int(n_local):
-        warnings.warn(
-            f"n_local={n_local} exceeds the rank {len(values)} of the local descriptors; "
-            f"{len(values)} dimensions are kept",
-            UserWarning,
-            stacklevel=5,
-        )
-    return LocalAxes(mean, components / np.sqrt(values)[:, None], values)
+    wanted = None if n_local == "all" else int(n_local)
+    axes = principal_axes(sample, wanted)
+    n_images = len(sample) if n_images is None else n_images
+    check_rank(axes, "n_local", wanted, n_images, sample.shape[1], "local descriptors")
+    return axes.whitening()
 
 
 class LocalSample:
@@ -399,8 +376,3 @@ def aggregate_residuals(
     totals = assignment.sum(dim=1)[:, :, None]
     residuals = assignment.transpose(1, 2) @ cells - totals * centers
     return torch.where(residuals.abs() > floor * totals, residuals, 0)
-
-
-def signed_power(values: torch.Tensor, power: float) -> torch.Tensor:
-    """Return ``sign(x) |x|^power``."""
-    return values if power == 1 else values.sign() * values.abs().pow(power)

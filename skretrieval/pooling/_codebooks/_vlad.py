@@ -8,15 +8,13 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2, signed_power, tensor_of
 from ._local_descriptors import (
     CodebookPooler,
     aggregate_residuals,
     k_means,
     nearest,
     rounding,
-    signed_power,
-    tensor_of,
 )
 
 
@@ -66,7 +64,7 @@ class VLADPooler(CodebookPooler):
     cluster_centers_ : ndarray of shape (n_clusters, D)
         The centres.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_features_in_ : int

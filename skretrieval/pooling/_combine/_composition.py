@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._base import BasePooler, head_of
 from .._engine._batches import Batch
 from .._engine._region_set_output import RegionSetOutput

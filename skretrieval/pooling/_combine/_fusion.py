@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from sklearn.utils._param_validation import StrOptions
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._batches import Batch, n_entries
 from .._engine._cached import RegionSets
 from .._engine._region_set_output import RegionSetOutput

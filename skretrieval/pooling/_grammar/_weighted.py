@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch, n_entries
 from .._engine._threads import on_one_thread, one_thread
@@ -175,7 +175,7 @@ class WeightedPooler(SentencePooler):
     n_features_in_ : int
         Channels of the maps.
 
-    region_whitening_ : RegionAxes
+    region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
 
     Examples

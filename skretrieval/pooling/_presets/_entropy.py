@@ -7,7 +7,7 @@ from numbers import Integral
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
 from .._grammar._regions import membership, rmac

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._batches import Batch
 from .._engine._cached import RegionSets
 from .._grammar._channel import sparsity

@@ -12,10 +12,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..._linalg._streamed_axes import StreamedAxes, check_rank
+from ..._linalg import StreamedAxes, check_rank
+from ..._linalg import WhiteningAxes as RegionAxes
 from .._engine._batches import Batch, iter_batches, n_entries
 from .._engine._cached import RegionSets, collect
-from .._grammar._region_whitening import RegionAxes
 from .._grammar._salient_points import import_detector, photographs_of
 from ._candidate_regions import ImageRegions
 from ._moments import local_descriptors, region_sums, second_order

@@ -13,7 +13,6 @@ from skretrieval.pooling._codebooks._local_descriptors import (
     local_axes,
     local_descriptors,
     nearest,
-    signed_power,
 )
 
 
@@ -143,7 +142,10 @@ def test_axes_beyond_the_rank():
     with pytest.warns(UserWarning, match="n_local=3 exceeds the rank 2"):
         assert len(local_axes(sample, 3).components) == 2
     assert len(local_axes(sample, "all").components) == 2
-    assert len(local_axes(np.ones((5, 3)), "all").components) == 0
+    with pytest.raises(
+        ValueError, match=r"n_local=None: all local descriptors are equal.*n_samples=5, n_features=3"
+    ):
+        local_axes(np.ones((5, 3)), "all")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -200,8 +202,3 @@ def test_residuals_of_rounding_are_none():
     assert_allclose(
         aggregate_residuals(cells[None], ones, centers, floor=1e-10)[0, 0], [1e-9, 1e-9], rtol=1e-6
     )
-
-
-def test_signed_power():
-    assert_allclose(signed_power(torch.tensor([-4.0, 0.0, 9.0]), 0.5), [-2.0, 0.0, 3.0])
-    assert_array_equal(signed_power(torch.tensor([-4.0, 0.0, 9.0]), 1), [-4.0, 0.0, 9.0])
