@@ -1,7 +1,7 @@
 """What is cached on disk: keys, shards of descriptors, feature maps."""
 
 from ._key import NamelessError, feed, hashed, pooler_key
-from ._maps import host_arrays, to_half
+from ._maps import as_memory, folder_of, host_arrays, to_half
 from ._shards import DescriptorReader, DescriptorWriter, Shard, descriptor_folder, reader_of
 
 __all__ = [
@@ -9,8 +9,10 @@ __all__ = [
     "DescriptorWriter",
     "NamelessError",
     "Shard",
+    "as_memory",
     "descriptor_folder",
     "feed",
+    "folder_of",
     "hashed",
     "host_arrays",
     "pooler_key",

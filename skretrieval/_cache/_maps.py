@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_memory
 
 LARGEST_HALF = 65504  # of float16
 
 
-def to_half(outputs: list[torch.Tensor], positions: np.ndarray, names: Sequence[str]) -> list[torch.Tensor]:
+def to_half(outputs: list[torch.Tensor], positions: np.ndarray, names: list[str]) -> list[torch.Tensor]:
     """Round maps to float16.
 
     Parameters
@@ -19,8 +21,8 @@ def to_half(outputs: list[torch.Tensor], positions: np.ndarray, names: Sequence[
         The maps of N photographs, by layer.
     positions : ndarray of shape (N,)
         Where the photographs stand in what the user gave.
-    names : sequence of str of length N
-        What messages call the photographs.
+    names : list of str of length N
+        The photographs, for messages.
 
     Returns
     -------
@@ -48,3 +50,14 @@ def to_half(outputs: list[torch.Tensor], positions: np.ndarray, names: Sequence[
 def host_arrays(outputs: list[torch.Tensor]) -> list[np.ndarray]:
     """Copy maps to the host; bfloat16, of which numpy has no type, becomes float32, which holds it exactly."""
     return [(maps.float() if maps.dtype == torch.bfloat16 else maps).cpu().numpy() for maps in outputs]
+
+
+def folder_of(memory: Any) -> str | None:
+    """Return the folder of a `memory` parameter; None where it is not a folder on disk that exists."""
+    place = getattr(getattr(as_memory(memory), "store_backend", None), "location", None)
+    return os.fspath(place) if isinstance(place, str | os.PathLike) and os.path.isdir(place) else None
+
+
+def as_memory(memory: Any) -> Any:
+    """Return the joblib.Memory that a `memory` parameter stands for."""
+    return check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)

@@ -103,7 +103,7 @@ def power_mean_cells(
 ) -> torch.Tensor:
     """Power mean ``(mean x^p)^(1/p)``: mean for p = 1, maximum for p = inf (S000 eq 12; GeM)."""
     if not p >= 1:
-        raise ValueError(f"p must be at least 1, got {p}")
+        raise ValueError(f"p must be at least 1, got {p}.")
     if p == 1:
         return mean_cells(maps, boxes, spatial)
     if np.isinf(p):
@@ -129,7 +129,7 @@ def signed_power_mean_cells(
     rounding of float64 counts as zero.
     """
     if not 1 <= p < np.inf:
-        raise ValueError(f"p must be finite and at least 1, got {p}")
+        raise ValueError(f"p must be finite and at least 1, got {p}.")
     if p == 1:
         return mean_cells(maps, boxes, spatial)
     exact = _weighted(maps, spatial).double()
@@ -184,9 +184,9 @@ def regional_power_mean_cells(
     2023, section 3.1.
     """
     if not region_p >= 1:
-        raise ValueError(f"region_p must be at least 1, got {region_p}")
+        raise ValueError(f"region_p must be at least 1, got {region_p}.")
     if window != int(window) or window < 1 or window % 2 == 0:
-        raise ValueError(f"window must be an odd number of cells, got {window}")
+        raise ValueError(f"window must be an odd number of cells, got {window}.")
     maps = _weighted(maps, spatial)
     return power_mean_cells((maps + _neighbourhood(maps, region_p, int(window))) / 2, boxes, None, p)
 
@@ -220,6 +220,11 @@ def mirrored(size: int, margin: int) -> np.ndarray:
     return np.minimum(folded, period - folded) if size > 1 else folded
 
 
+def needs_nonnegative(p: float) -> bool:
+    """Tell whether a power mean of exponent `p` is undefined for negative values."""
+    return bool(np.isfinite(p)) and int(p) != p
+
+
 def _is_moderate(values: torch.Tensor, maps: torch.Tensor) -> bool:
     """Tell by the power means (N, ...) of each map, without a look at the map, that no power left the float's range.
 
@@ -232,7 +237,7 @@ def _is_moderate(values: torch.Tensor, maps: torch.Tensor) -> bool:
 
 
 def _scaled_power_mean(maps: torch.Tensor, boxes: np.ndarray, p: float, signed: bool = False) -> torch.Tensor:
-    """Power mean of the cells of each region and channel, scaled by their largest magnitude."""
+    """``mx * (mean (x / mx)^p)^(1/p)`` with the largest magnitude per channel and region, which never overflows."""
     values = maps.new_empty(maps.shape[0], len(boxes), maps.shape[1])
     sizes, of_size = np.unique(boxes[:, 2:], axis=0, return_inverse=True)
     for index, (high, wide) in enumerate(sizes.tolist()):  # one gather per scale
@@ -253,7 +258,7 @@ def _areas(boxes: np.ndarray, maps: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(boxes[:, 2] * boxes[:, 3]).to(device=maps.device, dtype=maps.dtype)[:, None]
 
 
-#: Reduction words of the grammar: functions (maps, boxes, spatial, **params) -> (N, R, K).
+#: Reduction terms of the grammar: functions (maps, boxes, spatial, **params) -> (N, R, K).
 REDUCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "sum": sum_cells,
     "mean": mean_cells,
