@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from ..._linalg import tensor_of
 from .._engine._batches import n_entries
 from ._base import CodebookPooler
 from ._centers import nearest
-from ._local_descriptors import tensor_of
 
 
 class VisualWordPooler(CodebookPooler):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..._linalg._tensors import l2, lengths, out_of_range
+from ..._linalg import l2, lengths, out_of_range
 from ._channel import selected_channels, sparsity_deviation
 
 _ROUND_OFF = 1e-12  # relative: a map of equal cells comes out of a float64 sum this equal

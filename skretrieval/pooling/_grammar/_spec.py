@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch, n_entries
 from .._engine._per_cell import per_cell

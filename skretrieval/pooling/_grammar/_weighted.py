@@ -73,7 +73,7 @@ class WeightedPooler(TermParameters, SpecPooler):
     n_features_in_ : int
         Channels of the maps.
 
-    region_whitening_ : RegionAxes
+    region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
 
     Examples

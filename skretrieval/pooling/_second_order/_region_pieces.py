@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._linalg._streamed_axes import StreamedAxes
-from ..._linalg._tensors import l2
+from ..._linalg import StreamedAxes, l2
 from .._engine._batches import Batch
 from .._grammar._channel import sparsity
 from .._grammar._salient_points import detections, photographs_of, salient_cells, salient_points, stacked

@@ -12,12 +12,11 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ..._linalg._streamed_axes import StreamedAxes, check_rank
+from ..._linalg import StreamedAxes, check_rank
 from .._engine._base import BasePooler, RegionSets
 from .._engine._batches import BATCH_BYTES, Batch, RegionRows, iter_batches, n_entries
 from .._engine._deprecations import deprecate_positional, warn_caller
 from .._grammar._boxes import BoxesMixin
-from .._grammar._region_whitening import RegionAxes
 from .._grammar._salient_points import import_detector, photographs_of
 from ._candidate_regions import ImageRegions
 from ._moments import local_descriptors, region_sums, second_order
@@ -105,7 +104,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     local_axes_ : ndarray of shape (n_local_, K)
         Principal axes of the first-order region vectors, in rows (only for ``order=2``).
 
-    region_whitening_ : RegionAxes
+    region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues of the whitening of region vectors.
 
     n_local_ : int
@@ -332,9 +331,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
             self.local_axes_ = found.components
             self.n_local_ = len(found.components)
             return Gathered(StreamedAxes(), local=False, masks=state.masks)
-        self.region_whitening_ = RegionAxes(
-            found.mean, found.components / np.sqrt(found.eigenvalues)[:, None], found.eigenvalues
-        )
+        self.region_whitening_ = found.whitening()
         self.n_components_ = self._n_features_out = len(found.components)
         return None
 
@@ -373,9 +370,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
 
     def _whitened(self, rows: torch.Tensor) -> torch.Tensor:
         """Whiten and l2-normalise; a zero row stays zero."""
-        # torch does not wrap read-only memory, in which joblib hands large models to workers
-        whitening = RegionAxes(*(np.require(part, requirements="W") for part in self.region_whitening_))
-        return whitening.apply(rows.double()).to(rows.dtype)
+        return self.region_whitening_.apply(rows.double()).to(rows.dtype)
 
     def _pieces(self, batch: Batch, masks: dict[int, np.ndarray] | None) -> Iterator[Piece]:
         """Yield images with weights and regions, as many together as the working memory allows.

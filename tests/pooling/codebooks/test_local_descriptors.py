@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from references import codebooks as ref
 from references.maps import make_map, make_ragged, make_signed_map
 
-from skretrieval.pooling._codebooks._local_descriptors import local_axes, local_descriptors, signed_power
+from skretrieval.pooling._codebooks._local_descriptors import local_axes, local_descriptors
 
 
 def columns(feature_map, **kwargs):
@@ -67,13 +67,7 @@ def test_axes_beyond_the_rank():
     with pytest.warns(UserWarning, match="n_local=3 exceeds the rank 2"):
         assert len(local_axes(sample, 3).components) == 2
     assert len(local_axes(sample, "all").components) == 2
-    assert len(local_axes(np.ones((5, 3)), "all").components) == 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Power
-
-
-def test_signed_power():
-    assert_allclose(signed_power(torch.tensor([-4.0, 0.0, 9.0]), 0.5), [-2.0, 0.0, 3.0])
-    assert_array_equal(signed_power(torch.tensor([-4.0, 0.0, 9.0]), 1), [-4.0, 0.0, 9.0])
+    with pytest.raises(
+        ValueError, match=r"n_local=None: all local descriptors are equal.*n_samples=5, n_features=3"
+    ):
+        local_axes(np.ones((5, 3)), "all")

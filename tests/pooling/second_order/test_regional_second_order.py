@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks as checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skretrieval._linalg import _streamed_axes
+from skretrieval._linalg import _principal_axes
 from skretrieval.datasets import make_feature_maps
 from skretrieval.extraction import ConvFeatureExtractor, FeatureMaps, ImageCrop
 from skretrieval.pooling import PoolerFusion, RegionalSecondOrderPooler
@@ -173,7 +173,7 @@ def test_row_blocks_do_not_matter(maps, monkeypatch):
     model = RegionalSecondOrderPooler(n_local=3, n_components=4)
     expected = model.fit_transform(maps)
     monkeypatch.setattr(
-        _streamed_axes, "row_blocks", lambda rows: [slice(i, i + 2) for i in range(0, len(rows), 2)]
+        _principal_axes, "row_blocks", lambda rows: [slice(i, i + 2) for i in range(0, len(rows), 2)]
     )
     assert_same_sets(clone(model).fit_transform(maps), expected, atol=1e-9)
 
