@@ -8,8 +8,9 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
+from .._linalg import unit_rows
 from ._base import RetrieverMixin
-from ._descriptors import DescriptorSet, ragged_arange, unit_rows
+from ._descriptors import DescriptorSet, ragged_arange
 
 # Query rows expanded at a time: bounds the memory of their vectors and candidates.
 _QUERY_ROWS = 1024

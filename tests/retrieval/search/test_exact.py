@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skretrieval.retrieval._descriptors import DescriptorSet, ragged_arange, unit_rows
+from skretrieval._linalg import unit_rows
+from skretrieval.retrieval._descriptors import DescriptorSet, ragged_arange
 from skretrieval.retrieval._search import _exact, _scorer
 from skretrieval.retrieval._search._exact import search
 from skretrieval.retrieval._search._scores import SCORERS
