@@ -291,10 +291,10 @@ def make_pipeline(
 def run(pipelines: dict[str, Any], dataset: Any, **options: Any) -> Any:
     """Evaluate one Pipeline, or compare several."""
     from ..evaluation import compare, evaluate
-    from ..index._pipeline import _UNREADABLE
+    from ..extraction import UnreadableImageWarning
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)  # the command lists them
+        warnings.simplefilter("ignore", UnreadableImageWarning)  # the command lists them
         if len(pipelines) > 1:
             return compare(pipelines, dataset, **options)
         ((name, pipeline),) = pipelines.items()

@@ -14,7 +14,7 @@ from joblib import cpu_count, effective_n_jobs
 from tqdm import tqdm
 
 from .._cache import cached_arrays, to_half
-from ._images import image_name
+from ._images import UnreadableImageWarning, image_name
 
 _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
 
@@ -143,10 +143,12 @@ class FeatureMaps:
         news = {position: why for position, why in self.failed_.items() if position not in self._reported}
         if news:
             self._reported.update(news)
-            listed = "; ".join(list(news.values())[:20]) + ("; ..." if len(news) > 20 else "")
+            listed = "; ".join(why.removesuffix(".") for why in list(news.values())[:20]) + (
+                "; ..." if len(news) > 20 else ""
+            )
             warnings.warn(
-                f"{len(news)} of {len(self)} images could not be read and got a zero map: {listed}",
-                UserWarning,
+                f"{len(news)} of {len(self)} images could not be read and got a zero map: {listed}.",
+                UnreadableImageWarning,
                 stacklevel=2,
             )
 

@@ -22,6 +22,10 @@ _LARGE = 2**21
 _MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe
 
 
+class UnreadableImageWarning(UserWarning):
+    """Photographs could not be read and were left out, as ``on_error="warn"`` asks for; the message lists them."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageCrop:
     """A photograph of which only a box is used: the usual way to give a query.

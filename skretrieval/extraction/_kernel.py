@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseExtractor
 from ._feature_maps import read_ahead
+from ._images import UnreadableImageWarning
 from ._kernel_learning import gather_patches, layers_fingerprint, learn_layer
 from ._kernel_network import assemble
 
@@ -287,8 +288,9 @@ class ConvKernelExtractor(BaseExtractor):
         if failed and not learned:
             warnings.warn(
                 f"{len(failed)} of {len(chosen)} images could not be read and were left out of fit: "
-                + "; ".join(list(failed.values())[:20]),
-                UserWarning,
+                + "; ".join(why.removesuffix(".") for why in list(failed.values())[:20])
+                + ".",
+                UnreadableImageWarning,
                 stacklevel=2,
             )
         return torch.cat(patches)
