@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples
 
 from ..datasets import make_photo_views
 from ..extraction import check_images
-from ..metrics._average_precision import ap_from_relevance
+from ..metrics import ap_from_relevance
 
 _RANKED = 2**24  # entries of a ranking held at a time
 

@@ -163,14 +163,12 @@ def _run_sweeps(result, sweeps, adapt, photographs: PhotoSet, halves, workspace,
             continue
         key = json.dumps([to_plain(pipeline), sweep.argument, to_plain(list(sweep.points))])
         if key not in done:
-            front = pipeline.named_steps["extractor"]
+            given = pipeline.named_steps["extractor"]
             pipeline.set_params(extractor="passthrough")
             scores = []
-            for (
-                learned,
-                searched,
-            ) in folds:  # an extractor that learns does so on one half, as the other steps
-                extractor = workspace.fit_extractor(front, subset(photographs, learned))
+            for learned, searched in folds:
+                # an extractor that learns does so on one half, as the other steps
+                extractor = workspace.fit_extractor(given, subset(photographs, learned))
                 grid = GridSearchCV(
                     pipeline,
                     {sweep.argument: list(sweep.points)},
