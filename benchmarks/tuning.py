@@ -239,12 +239,13 @@ def optimism(gallery: np.ndarray, labels: np.ndarray) -> list[str]:
 
 def counted(read: list):
     """Return all passes with every map that they hand out counted in `read`."""
-    batches = FeatureMaps._batches
+    batches = FeatureMaps.batches_beside
 
     def count(self, *args):
-        for indices, maps in batches(self, *args):
-            read.append(len(indices))
-            yield indices, maps
+        for batch in batches(self, *args):
+            if batch.maps is not None:
+                read.append(len(batch.indices))
+            yield batch
 
     return count
 
@@ -271,8 +272,8 @@ def reads(extractor, photographs, labels, folder: Path) -> list[str]:
     ]
     exponents = [1.0, 2.0, 3.0, 5.0]
     read: list[int] = []
-    whole = FeatureMaps._batches
-    FeatureMaps._batches = counted(read)
+    whole = FeatureMaps.batches_beside
+    FeatureMaps.batches_beside = counted(read)
     try:
         for title, search in cases.items():
             for keeps in ("maps", "both", "both, once more"):
@@ -288,7 +289,7 @@ def reads(extractor, photographs, labels, folder: Path) -> list[str]:
                 lines.append(f"| {title} | {n} | {keeps} | {share:.3f} | {seconds:.2f} |")
                 print(lines[-1], flush=True)
     finally:
-        FeatureMaps._batches = whole
+        FeatureMaps.batches_beside = whole
     return lines
 
 

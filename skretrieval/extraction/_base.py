@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch.nn import functional
 
 from .._cache import as_memory, folder_of
+from .._region_sets import OutputMixin
 from ._feature_maps import FeatureMaps
 from ._images import (
     check_headers,
@@ -35,7 +37,7 @@ def _stored(key: str, maps: Any) -> Any:
     return maps
 
 
-class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Photographs to feature maps: everything but the network.
 
     A subclass has the constructor parameters named in ``_parameter_constraints`` below, learns or loads its
@@ -240,15 +242,15 @@ class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         pixels = sum(array.shape[0] * array.shape[1] for array in entry.arrays)
         return min(self.batch_size, max(1, _CPU_PIXELS // pixels))
 
-    def _read(self, position: int, item: Any, store, known: Any = None) -> Bunch:
+    def _read(self, position: int, item: Any, store, known: Mapping[str, Any] | None) -> Bunch:
         sizes = self.sizes()
         key, data, digest = None, None, None
         if store is not None or known is not None:
             digest, data = content_digest(item, position=position)
         if known is not None:
-            descriptor = known.find(digest)
-            if descriptor is not None:
-                return Bunch(descriptor=descriptor)
+            found = known.get(digest)
+            if found is not None:
+                return Bunch(digest=digest, found=found)
         if store is not None:
             key = f"{digest}-{self.cache_key()}"
             if store.check_call_in_cache(key, None):

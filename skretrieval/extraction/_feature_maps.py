@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,27 @@ _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected 
 
 # The pixels that one pass may hold while it waits for batches of equal shape to fill, in batches.
 _WAITING_BATCHES = 8
+
+
+class MapBatch(NamedTuple):
+    """Photographs whose maps have one shape, or one photograph of which something is known already.
+
+    Attributes
+    ----------
+    indices : ndarray of shape (N,)
+        Their places in the sequence.
+    maps : tensor of shape (N, C, H, W), tuple of tensors, or None
+        The maps, one tensor per layer if there are several; None where something is known.
+    digests : list of N str or None
+        What names the content of each; None where nobody asked, and for a photograph that got a zero map.
+    found : object or None
+        What is known.
+    """
+
+    indices: np.ndarray
+    maps: Any
+    digests: list[str | None]
+    found: Any = None
 
 
 class FeatureMaps:
@@ -133,12 +154,26 @@ class FeatureMaps:
         Batches come as they fill, so `indices` (places in this sequence) need not ascend. With one layer and
         one resolution `maps` is the tensor, else a tuple of tensors.
         """
-        return self._batches()
+        for batch in self.batches_beside(None):
+            yield batch.indices, batch.maps
 
-    def _batches(self, *known: Any) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield the batches, without the photographs that `known` takes."""
+    def batches_beside(self, known: Mapping[str, Any] | None) -> Iterator[MapBatch]:
+        """Yield the maps of the photographs that `known` lacks, and what it knows of the others.
+
+        Parameters
+        ----------
+        known : mapping or None
+            What is known of photographs, by the digest of their content. It is looked up where files are read, in
+            threads ahead of the network: a photograph in it is neither decoded nor run through the network. None
+            saves the digests.
+
+        Yields
+        ------
+        batch : MapBatch
+            Batches of maps as they fill, and photographs in `known` one by one.
+        """
         self.failed_ = {}
-        yield from self._pass(*known)
+        yield from self._pass(known)
         self.extractor.failed_ = dict(self.failed_)
         news = {position: why for position, why in self.failed_.items() if position not in self._reported}
         if news:
@@ -152,11 +187,8 @@ class FeatureMaps:
                 stacklevel=2,
             )
 
-    def _pass(self, known: Any = None) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield (indices, maps) in batches of equal shape; fill `failed_`.
-
-        Photographs that `known` takes, whose descriptors are kept, are left out.
-        """
+    def _pass(self, known: Mapping[str, Any] | None) -> Iterator[MapBatch]:
+        """Yield maps in batches of equal shape, and what is known; fill `failed_`."""
         extractor, positions, failed = self.extractor, self.positions, self.failed_
         extractor._network()
         store = extractor._store()
@@ -168,9 +200,10 @@ class FeatureMaps:
         ):
             if isinstance(entry, Exception):
                 failed[int(positions[index])] = str(entry)
-                yield np.array([index]), _zeros(extractor, 1)
+                yield MapBatch(np.array([index]), _zeros(extractor, 1), [None])
                 continue
-            if known is not None and known.takes(index, entry):
+            if "found" in entry:
+                yield MapBatch(np.array([index]), None, [entry.digest], entry.found)
                 continue
             shape = (entry.maps is not None, *(array.shape for array in entry.arrays))
             buckets.setdefault(shape, []).append((index, entry))
@@ -184,7 +217,7 @@ class FeatureMaps:
 
 
 def read_ahead(
-    extractor: Any, images: list, positions: np.ndarray, store: Any, known: Any = None
+    extractor: Any, images: list, positions: np.ndarray, store: Any, known: Mapping[str, Any] | None = None
 ) -> Iterator:
     """Read, decode and resize in threads, in order, at most a few batches ahead of the network."""
 
@@ -217,16 +250,19 @@ def _in_order(read: Callable, n: int, workers: int, ahead: int) -> Iterator:
                 future.cancel()
 
 
-def _finish(extractor: Any, batch: list, positions: np.ndarray, store: Any, failed: dict[int, str]) -> tuple:
-    """Return (indices, maps) of a batch of equal shape, from the cache or from the network."""
+def _finish(
+    extractor: Any, batch: list, positions: np.ndarray, store: Any, failed: dict[int, str]
+) -> MapBatch:
+    """Return the maps of a batch of equal shape, from the cache or from the network."""
     indices = np.array([index for index, _ in batch])
     entries = [entry for _, entry in batch]
+    digests = [entry.digest for entry in entries]
     if entries[0].maps is not None:
         outputs = [
             torch.from_numpy(np.stack(layer)).to(extractor.torch_device())
             for layer in zip(*(entry.maps for entry in entries), strict=True)
         ]
-        return indices, _packed(outputs)
+        return MapBatch(indices, _packed(outputs), digests)
     try:
         per_size = extractor._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
     except RuntimeError as error:
@@ -241,7 +277,7 @@ def _finish(extractor: Any, batch: list, positions: np.ndarray, store: Any, fail
         if extractor.on_error == "raise":
             raise ValueError(next(iter(reasons.values()))) from error
         failed.update(reasons)
-        return indices, _zeros(extractor, len(indices))
+        return MapBatch(indices, _zeros(extractor, len(indices)), [None] * len(indices))
     outputs = extractor._fuse(per_size)
     if extractor._rounds():
         outputs = to_half(outputs, positions[indices], [image_name(entry.item) for entry in entries])
@@ -249,7 +285,7 @@ def _finish(extractor: Any, batch: list, positions: np.ndarray, store: Any, fail
         hosts = cached_arrays(outputs)
         for place, entry in enumerate(entries):
             store.call(entry.key, [host[place] for host in hosts])
-    return indices, _packed(outputs)
+    return MapBatch(indices, _packed(outputs), digests)
 
 
 def _zeros(extractor: Any, n: int) -> Any:

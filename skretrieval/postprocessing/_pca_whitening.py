@@ -10,7 +10,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .._linalg import principal_axes, project
 from .._region_sets import (
     RegionSetsMixin,
-    RowTransformerMixin,
     is_region_sets,
     split_region_sets,
     stack_region_sets,
@@ -18,7 +17,7 @@ from .._region_sets import (
 from ._base import axes_for_share, check_rank
 
 
-class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator):
+class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Project on the principal axes and divide by a power of the variance along each.
 
     Whitening removes the correlations between the channels of a network and lessens the weight of what many

@@ -10,14 +10,13 @@ from sklearn.utils.validation import validate_data
 
 from .._region_sets import (
     RegionSetsMixin,
-    RowTransformerMixin,
     is_region_sets,
     split_region_sets,
     stack_region_sets,
 )
 
 
-class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, RowTransformerMixin, BaseEstimator):
+class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
     """Replace every entry x by sign(x) * |x| ** exponent.
 
     Exponents below one flatten bursts: a pattern repeated many times in a photograph (windows of a facade) no

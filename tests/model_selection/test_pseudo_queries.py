@@ -155,13 +155,13 @@ def test_cached_maps_are_read_once_per_candidate(photographs, monkeypatch):
     maps = extractor.fit_transform(photographs)
     views = extractor.transform(queries.images)
     read = []
-    batches = FeatureMaps._batches
+    batches = FeatureMaps.batches_beside
 
     def counted(self, *known):
         read.append(len(self))
         return batches(self, *known)
 
-    monkeypatch.setattr(FeatureMaps, "_batches", counted)
+    monkeypatch.setattr(FeatureMaps, "batches_beside", counted)
     search = GridSearchCV(
         make_pipeline(GeMPooler(), NearestNeighborsRetriever()),
         {"gempooler__p": [1.0, 2.0, 5.0, 9.0]},

@@ -8,15 +8,16 @@ from skretrieval.extraction import FeatureMaps
 @contextmanager
 def counted_reads():
     """Yield a list that grows by the number of maps of every batch."""
-    read, batches = [], FeatureMaps._batches
+    read, batches = [], FeatureMaps.batches_beside
 
     def counted(self, *args):
-        for indices, maps in batches(self, *args):
-            read.append(len(indices))
-            yield indices, maps
+        for batch in batches(self, *args):
+            if batch.maps is not None:
+                read.append(len(batch.indices))
+            yield batch
 
-    FeatureMaps._batches = counted
+    FeatureMaps.batches_beside = counted
     try:
         yield read
     finally:
-        FeatureMaps._batches = batches
+        FeatureMaps.batches_beside = batches

@@ -18,7 +18,6 @@ from ...extraction import ConvFeatureExtractor
 from ...extraction import _backbones as backbones
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
-from ._composition import check_one_descriptor
 
 
 class ClassActivationMask(BasePooler):
@@ -127,7 +126,10 @@ class ClassActivationMask(BasePooler):
             backbones.check_backbone(self.backbone)
         self.pooler._validate_params()
         self.pooler._check_parameters()
-        check_one_descriptor(self, "pooler", self.pooler)
+        if self.pooler._gives_region_sets:
+            raise ValueError(
+                "ClassActivationMask: its pooler gives region sets, but has to give one descriptor per image."
+            )
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
