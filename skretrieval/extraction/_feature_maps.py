@@ -13,7 +13,7 @@ import torch
 from joblib import cpu_count, effective_n_jobs
 from tqdm import tqdm
 
-from .._cache import cached_arrays, to_half
+from .._cache import host_arrays, to_half
 from ._images import UnreadableImageWarning, image_name
 
 _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
@@ -282,7 +282,7 @@ def _finish(
     if extractor._rounds():
         outputs = to_half(outputs, positions[indices], [image_name(entry.item) for entry in entries])
     if store is not None:
-        hosts = cached_arrays(outputs)
+        hosts = host_arrays(outputs)
         for place, entry in enumerate(entries):
             store.call(entry.key, [host[place] for host in hosts])
     return MapBatch(indices, _packed(outputs), digests)

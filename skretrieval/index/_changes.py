@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._io import hash_file
 from ..datasets import list_images
-from ._image_index import IndexedImage, hash_file
+from ._image_index import IndexedImage
 
 
 @dataclass

@@ -16,7 +16,6 @@ descriptors are region sets, each image has `n_regions` rows in the arrays.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -32,6 +31,7 @@ import numpy as np
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 
+from .._io import HASH, hash_file
 from .._version import __version__
 
 FORMAT = "skretrieval index"
@@ -243,7 +243,7 @@ def checked_file(path: Path, manifest: dict, kind: str) -> Path:
     """Find a file of the index and compare its size and checksum with the manifest."""
     try:
         record = manifest["files"][kind]
-        name, size, digest = record["name"], record["bytes"], record["blake2b"]
+        name, size, digest = record["name"], record["bytes"], record[HASH]
     except (KeyError, TypeError) as error:
         raise damaged(path, MANIFEST, f"it doesn't describe the file {kind!r}") from error
     file = path / name
@@ -267,12 +267,6 @@ def damaged(path: Path, name: str, what: str) -> ValueError:
 def _command(path: Path, manifest: dict | None = None, rebuild: bool = False) -> str:
     folder = "FOLDER" if manifest is None else manifest["folder"]
     return f"skretrieval index {folder} --out {path}" + (" --rebuild" if rebuild else "")
-
-
-def hash_file(file: str | os.PathLike) -> str:
-    """Return the BLAKE2b hash (20 bytes, hexadecimal) of a file."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
 
 
 def package_versions() -> dict[str, str]:

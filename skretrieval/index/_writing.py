@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,13 +15,13 @@ import joblib
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._io import HASH, atomic_write, hash_file
 from ._image_index import (
     ENCODER,
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
     IndexedImage,
-    hash_file,
     package_versions,
 )
 
@@ -129,14 +128,10 @@ def write_model(file: Path, model: Any) -> dict:
 
 
 def write_file(file: Path, writer: Callable) -> dict:
-    """Write under a temporary name, then rename: the file is never seen in part; returns its record."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with open(temporary, "wb") as stream:
+    """Write a file that is never seen in part; returns its record."""
+    with atomic_write(file) as stream:
         writer(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
-    return {"name": file.name, "bytes": file.stat().st_size, "blake2b": hash_file(file)}
+    return {"name": file.name, "bytes": file.stat().st_size, HASH: hash_file(file)}
 
 
 def generation_of(file: Path) -> int:
