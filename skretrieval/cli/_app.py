@@ -264,7 +264,14 @@ def _query_item(image: Path, box: tuple[float, float, float, float] | None) -> A
     return ImageCrop(str(image), box)
 
 
-def _given(recipe, extractor, weights, size, whitening, expand) -> dict[str, Any]:
+def _given(
+    recipe: str | None,
+    extractor: str | None,
+    weights: str | None,
+    size: int | None,
+    whitening: str | None,
+    expand: int | None,
+) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "extractor": extractor,

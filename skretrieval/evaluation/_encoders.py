@@ -61,7 +61,7 @@ def stand_in(
             raise ValueError("weights are for networks; the kernel extractor learns from the photographs.")
         if isinstance(other.layers, list) or isinstance(other.image_size, list):
             raise ValueError("several layers or resolutions need a network, not the kernel extractor.")
-        size = {} if image_size is None else {"image_size": image_size}
+        size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
         return ConvKernelExtractor(random_state=0, **size, **params)
     patches = isinstance(other.backbone, partial)
     if backbone is not None:

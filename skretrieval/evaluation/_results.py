@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -109,7 +110,7 @@ class Comparison:
 
     evaluations: list[Evaluation]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Evaluation]:
         return iter(self.evaluations)
 
     def __len__(self) -> int:

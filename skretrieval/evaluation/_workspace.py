@@ -227,7 +227,13 @@ class Workspace:
         return result
 
     def _queries(
-        self, encoder, fitted, photographs, raw, gallery, query_params
+        self,
+        encoder: _Encoder,
+        fitted: list[tuple[str, Any]],
+        photographs: PhotoSet,
+        raw: Any,
+        gallery: Any,
+        query_params: Mapping[str, Any] | None,
     ) -> tuple[Any, dict[int, str]]:
         """Describe the queries; those that are gallery items as they stand are not described again."""
         query_params = dict(query_params or {})
@@ -237,6 +243,9 @@ class Workspace:
         failed: dict[int, str] = {}
         items, kind = photographs.queries, "queries"
         if items is None:
+            assert (
+                photographs.query_indices is not None
+            )  # a collection has queries, or says which images they are
             if not query_params:
                 return take(gallery, photographs.query_indices), {}
             items, kind = [photographs.images[i] for i in photographs.query_indices], "own"
@@ -249,7 +258,9 @@ class Workspace:
 
     # ------------------------------------------------------------------ raw descriptors to descriptors
     @staticmethod
-    def _fit_rest(rest, descriptors, labels, pairs) -> tuple[list[tuple[str, Any]], Any]:
+    def _fit_rest(
+        rest: list[tuple[str, Any]], descriptors: Any, labels: Any, pairs: Any
+    ) -> tuple[list[tuple[str, Any]], Any]:
         """Fit whitening and the like; what works on the gallery itself waits, as None."""
         fitted: list[tuple[str, Any]] = []
         used_pairs = pairs is None

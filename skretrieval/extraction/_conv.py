@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,24 +145,24 @@ class ConvFeatureExtractor(BaseExtractor):
 
     def __init__(
         self,
-        backbone="vgg16",
+        backbone: str | nn.Module | Callable = "vgg16",
         *,
-        weights="DEFAULT",
-        layers=None,
-        image_size=1024,
-        multi_resolution=None,
-        batch_size=8,
-        device="auto",
-        dtype="float32",
-        on_error="raise",
-        memory=None,
-        memory_keeps="both",
-        memory_dtype="float32",
-        n_jobs=None,
-        store_weights=True,
-        random_state=None,
-        verbose=False,
-    ):
+        weights: str | os.PathLike | None = "DEFAULT",
+        layers: str | Sequence[str] | None = None,
+        image_size: int | Sequence[int] | None = 1024,
+        multi_resolution: str | None = None,
+        batch_size: int = 8,
+        device: str | torch.device = "auto",
+        dtype: str = "float32",
+        on_error: str = "raise",
+        memory: Any = None,
+        memory_keeps: str = "both",
+        memory_dtype: str = "float32",
+        n_jobs: int | None = None,
+        store_weights: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.backbone = backbone
         self.weights = weights
         self.layers = layers
@@ -317,7 +319,7 @@ class ConvFeatureExtractor(BaseExtractor):
             f"{self.dtype}"
         )
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         state = super().__getstate__()
         state.pop("_state_backbone", None)  # compared by identity, which ends with the process
         if not self.store_weights:

@@ -73,7 +73,7 @@ class _Ordered(nn.Module):
         self.traced = traced
         self.nodes = nodes
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return a tuple of maps, one per asked layer."""
         outputs = self.traced(images)
         return tuple(outputs[node] for node in self.nodes)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..extraction import read_image
 from . import _image_index as _index
 from ._blocks import fit_search, merge, write_blocks
-from ._changes import Known, Report, compare, digest_of, label_of, rows_of, scan
+from ._changes import File, Known, Report, compare, digest_of, label_of, rows_of, scan
 from ._image_index import IndexedImage
 from ._info import read_skipped
 from ._pending import Pending, remove_leftovers
@@ -102,7 +102,17 @@ def update_index(
     return report
 
 
-def _update(folder, out, files, base, pending, settings, sample, extractor_params, progress) -> Report:
+def _update(
+    folder: Path,
+    out: Path,
+    files: dict[str, File],
+    base: dict | None,
+    pending: Pending,
+    settings: dict,
+    sample: int,
+    extractor_params: Mapping[str, Any] | None,
+    progress: bool,
+) -> Report:
     labels = [label_of(path) for path in files]
     if settings["whitening"] == "learned" and not all(labels):
         raise ValueError(
@@ -231,7 +241,14 @@ def _begin(
 
 # ------------------------------------------------------------------------------------------------- doing it
 def _fitted_encoder(
-    folder, out, base, pending: Pending, encoder: Pipeline, files, sample: int, params: Mapping[str, Any]
+    folder: Path,
+    out: Path,
+    base: dict | None,
+    pending: Pending,
+    encoder: Pipeline,
+    files: dict[str, File],
+    sample: int,
+    params: Mapping[str, Any],
 ) -> Pipeline:
     """Load the fitted extractor and pooler, or fit them on a sample of the photographs and keep them."""
     if base is not None:
@@ -262,7 +279,13 @@ def _is_readable(file: Path) -> bool:
 
 
 def _describe(
-    folder, todo: set[str], files, encoder: Pipeline, pending: Pending, report: Report, progress
+    folder: Path,
+    todo: set[str],
+    files: dict[str, File],
+    encoder: Pipeline,
+    pending: Pending,
+    report: Report,
+    progress: bool,
 ) -> None:
     """Describe the images shard by shard, and keep each shard as soon as it is finished."""
     paths = sorted(todo)

@@ -56,7 +56,15 @@ def subset(photographs: PhotoSet, positions: np.ndarray) -> PhotoSet:
 class Adapter:
     """Builds what a paper's settings become on a small folder, and says what had to change."""
 
-    def __init__(self, photographs, halves, backbone, weights, image_size, notes: list[str]):
+    def __init__(
+        self,
+        photographs: PhotoSet,
+        halves: list[Any],
+        backbone: str | None,
+        weights: Any,
+        image_size: int | None,
+        notes: list[str],
+    ) -> None:
         self.n_learn = min(map(len, halves))
         sizes = np.unique(np.asarray(photographs.labels), return_counts=True)[1]
         self.n_expand = max(1, int(np.median(sizes)) - 2)
