@@ -212,3 +212,19 @@ def split_region_sets(rows: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]
         Views of the rows.
     """
     return np.split(rows, offsets[1:-1])
+
+
+def ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Concatenate ``arange(start, start + count)`` for every pair of ``starts`` and ``counts``.
+
+    Parameters
+    ----------
+    starts, counts : ndarray of shape (n,)
+        First value and length of each run.
+
+    Returns
+    -------
+    numbers : ndarray of shape (counts.sum(),)
+    """
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)

@@ -20,7 +20,7 @@ from ..datasets import load_image_folder
 from ..extraction import ImageCrop
 from ..metrics import ground_truth_from_labels
 
-#: Where to learn whitening for each published collection, as the papers do (S001, S002; Holidays as S002).
+#: Where to learn whitening for each published collection, as papers do that search one of two sets of buildings.
 SIBLINGS = {
     "oxford5k": "paris6k",
     "paris6k": "oxford5k",
@@ -193,9 +193,9 @@ def load_photo_set(
         return _from_bunch(bunch, {"name": text, "options": extra}, text)
     path = Path(text.removeprefix("folder:"))
     if not text.startswith("folder:") and not path.exists():
-        raise ValueError(f"dataset {text!r} is neither a folder nor one of {', '.join(fetchers())}")
+        raise ValueError(f"dataset {text!r} is neither a folder nor one of {', '.join(fetchers())}.")
     if options:
-        raise ValueError(f"options {sorted(options)} are for collections by name, not for {path}")
+        raise ValueError(f"options {sorted(options)} are for collections by name, not for {path}.")
     table = path if path.suffix.lower() == ".csv" else None
     folder = path if table is None else path.parent
     source = {"folder": str(path.absolute())}

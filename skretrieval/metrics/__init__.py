@@ -1,9 +1,9 @@
 """From rankings to scores."""
 
-from ._at_k import precision_at_k, recall_at_k
-from ._average_precision import average_precision, mean_average_precision
+from ._at_k import PRECISION_MODES, precision_at_k, recall_at_k
+from ._average_precision import METHODS, ap_from_relevance, average_precision, mean_average_precision
 from ._evaluate import evaluate, ground_truth_from_labels
-from ._leave_one_out import leave_one_out_map
+from ._leave_one_out import DISTRACTOR, leave_one_out_map
 from ._protocols import (
     evaluate_holidays,
     evaluate_labels,
@@ -14,6 +14,10 @@ from ._significance import randomization_test, standard_error
 from ._ukbench import evaluate_ukbench, ukbench_score
 
 __all__ = [
+    "DISTRACTOR",
+    "METHODS",
+    "PRECISION_MODES",
+    "ap_from_relevance",
     "average_precision",
     "evaluate",
     "evaluate_holidays",

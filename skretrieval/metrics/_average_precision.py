@@ -128,7 +128,7 @@ def ap_from_relevance(relevant, n_positives=None, method="trapezoid"):
 
     Examples
     --------
-    >>> from skretrieval.metrics._average_precision import ap_from_relevance
+    >>> from skretrieval.metrics import ap_from_relevance
     >>> ap_from_relevance([[True, False, False], [False, True, False]])
     array([1.  , 0.25])
     """

@@ -10,29 +10,13 @@ from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from .._linalg import unit_rows
-from .._region_sets import is_region_sets, stack_region_sets
+from .._region_sets import is_region_sets, ragged_arange, stack_region_sets
 
 # Numbers converted at a time: they and their temporary arrays in float64 stay in the processor's cache.
 _CACHED = 2**17
 # Halves converted at a time: as many as torch converts in the calling thread alone, for threads that wait for each
 # other after every part take longer than they save.
 _CONVERTED = 2**15
-
-
-def ragged_arange(starts, counts):
-    """Concatenate ``arange(start, start + count)`` for every pair of ``starts`` and ``counts``.
-
-    Parameters
-    ----------
-    starts, counts : ndarray of shape (n,)
-        First value and length of each run.
-
-    Returns
-    -------
-    ndarray of shape (counts.sum(),)
-    """
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
 
 
 def half_to_single(rows, out=None):
