@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils import gen_batches, get_tags
 
-from ..retrieval._descriptors import ragged_arange
+from .._region_sets import ragged_arange
 from ._image_index import IndexedImage, split_regions, write_file
 
 # Numbers in a block: 4 MiB of float32.

@@ -2,7 +2,7 @@
 
 from ._at_k import precision_at_k, recall_at_k
 from ._average_precision import average_precision, mean_average_precision
-from ._evaluate import evaluate, ground_truth_from_labels
+from ._evaluate import evaluate, evaluate_rankings, ground_truth_from_labels
 from ._leave_one_out import leave_one_out_map
 from ._protocols import (
     evaluate_holidays,
@@ -19,6 +19,7 @@ __all__ = [
     "evaluate_holidays",
     "evaluate_labels",
     "evaluate_oxford",
+    "evaluate_rankings",
     "evaluate_revisited",
     "evaluate_ukbench",
     "ground_truth_from_labels",

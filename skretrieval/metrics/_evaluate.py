@@ -1,9 +1,14 @@
 """One call for every protocol, and ground truth from labels."""
 
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import column_or_1d
 
-from ._leave_one_out import DISTRACTOR
+from .._average_precision import DISTRACTOR
 from ._protocols import (
     evaluate_holidays,
     evaluate_labels,
@@ -14,7 +19,9 @@ from ._significance import standard_error
 from ._ukbench import evaluate_ukbench
 
 
-def evaluate(ranks, ground_truth, protocol, **options):
+def evaluate_rankings(
+    ranks: ArrayLike, ground_truth: Sequence[dict[str, Any]], protocol: str, **options: Any
+) -> dict[str, dict[str, Any]]:
     """Evaluate rankings under a protocol chosen by name, with the figures of a table.
 
     Parameters
@@ -49,9 +56,9 @@ def evaluate(ranks, ground_truth, protocol, **options):
 
     Examples
     --------
-    >>> from skretrieval.metrics import evaluate
+    >>> from skretrieval.metrics import evaluate_rankings
     >>> gnd = [{"good": [0], "ok": [], "junk": []}, {"good": [1], "ok": [2], "junk": [0]}]
-    >>> figures = evaluate([[0, 1, 2], [0, 1, 2]], gnd, "oxford", kappas=(1,))
+    >>> figures = evaluate_rankings([[0, 1, 2], [0, 1, 2]], gnd, "oxford", kappas=(1,))
     >>> figures["map"]["score"], figures["map"]["n_queries"], figures["map"]["precision_at"]
     (1.0, 2, array([1.]))
     """
@@ -65,7 +72,40 @@ def evaluate(ranks, ground_truth, protocol, **options):
     return {name: _figures(**score) for name, score in scores.items()}
 
 
-def _figures(score=None, per_query=None, map=None, ap=None, **others):
+def evaluate(
+    ranks: ArrayLike, ground_truth: Sequence[dict[str, Any]], protocol: str, **options: Any
+) -> dict[str, dict[str, Any]]:
+    """Evaluate rankings, by the former name of :func:`evaluate_rankings`.
+
+    .. deprecated:: 0.2
+        Use :func:`evaluate_rankings`. The name goes in the next version, because
+        :func:`skretrieval.evaluation.evaluate` runs a whole evaluation.
+
+    Parameters
+    ----------
+    ranks, ground_truth, protocol, **options
+        As of :func:`evaluate_rankings`.
+
+    Returns
+    -------
+    figures : dict of str to dict
+        As of :func:`evaluate_rankings`.
+    """
+    warnings.warn(
+        "skretrieval.metrics.evaluate is now evaluate_rankings; the old name goes in the next version.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return evaluate_rankings(ranks, ground_truth, protocol, **options)
+
+
+def _figures(
+    score: float | None = None,
+    per_query: NDArray[Any] | None = None,
+    map: float | None = None,
+    ap: NDArray[Any] | None = None,
+    **others: Any,
+) -> dict[str, Any]:
     """Give the figures of all protocols the same names."""
     per_query = ap if per_query is None else per_query
     return {
@@ -86,7 +126,9 @@ PROTOCOLS = {
 }
 
 
-def ground_truth_from_labels(gallery_labels, query_labels=None, *, queries=None):
+def ground_truth_from_labels(
+    gallery_labels: ArrayLike, query_labels: ArrayLike | None = None, *, queries: ArrayLike | None = None
+) -> list[dict[str, Any]]:
     """List the positives of each query from the labels of images.
 
     Parameters
@@ -158,7 +200,7 @@ def ground_truth_from_labels(gallery_labels, query_labels=None, *, queries=None)
     ]
 
 
-def _labels(labels):
+def _labels(labels: ArrayLike) -> NDArray[Any]:
     """Labels as a 1-D array, strings as such rather than as objects."""
     labels = column_or_1d(labels)
     return np.asarray(labels.tolist()) if labels.dtype == object else labels

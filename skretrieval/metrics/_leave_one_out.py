@@ -9,12 +9,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _num_samples
 
+from .._average_precision import DISTRACTOR, ap_from_relevance, average_precisions
 from ..postprocessing import DatabaseAugmentation
 from ..retrieval import NearestNeighborsRetriever
-from ..retrieval._base import RetrieverMixin
-from ._average_precision import ap_from_relevance, average_precisions
-
-DISTRACTOR = -1
 
 
 def leave_one_out_map(estimator, X, y):
@@ -95,11 +92,10 @@ def leave_one_out_map(estimator, X, y):
         return float("nan")
 
     fitted = clone(retriever).fit(descriptors, y)
-    if isinstance(fitted, RetrieverMixin):
-        counts = np.where(n_positives > 0, counts[codes], 0)
-        counted = fitted._ranks_of_label(fitted._index._gallery, codes, codes, counts, np.arange(n))
-        if counted is not None:
-            return float(np.mean(_ap_without_query(*counted, n_positives)[queries]))
+    if hasattr(fitted, "ranks_of_label"):
+        query, ranks = fitted.ranks_of_label()
+        ap = average_precisions(query, ranks, n_positives, "trapezoid")
+        return float(np.mean(ap[queries]))
     neighbors = fitted.kneighbors(n_neighbors=n - 1, return_distance=False)
     if np.any(neighbors == np.arange(n)[:, None]):
         raise ValueError(
@@ -107,16 +103,6 @@ def leave_one_out_map(estimator, X, y):
         )
     relevant = codes[neighbors[queries]] == codes[queries, None]
     return float(np.mean(ap_from_relevance(relevant, n_positives[queries])))
-
-
-def _ap_without_query(query, item, ranks, n_positives):
-    """Average precisions from the ranks of all images of the object, the query itself among them."""
-    is_own = query == item
-    own_rank = np.zeros(len(n_positives), dtype=np.intp)
-    own_rank[query[is_own]] = ranks[is_own]
-    ranks = (ranks - (ranks > own_rank[query]))[~is_own]
-    query = query[~is_own]
-    return average_precisions(query, ranks[np.lexsort((ranks, query))], n_positives, "trapezoid")
 
 
 def _embed(estimator, X):

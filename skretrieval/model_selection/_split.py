@@ -10,7 +10,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import _num_samples
 
-from ..metrics._leave_one_out import DISTRACTOR
+from .._average_precision import DISTRACTOR
 
 
 class GalleryQuerySplit(BaseCrossValidator):
