@@ -1,4 +1,4 @@
-"""Average precision from the ranks of the positives.
+"""Average precision from the ranks of the positives, and the names of the rules of precision.
 
 It stands beside the packages because two of them need it: retrievers score their own rankings by label, and the
 metrics, which come after retrieval, score rankings of any origin.
@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 # Rules of the average precision; see :func:`skretrieval.metrics.average_precision`.
 METHODS = ("trapezoid", "finite", "printed")
+# Rules of the precision at k; see :func:`skretrieval.metrics.precision_at_k`.
+PRECISION_MODES = ("standard", "revisitop")
 # Label of gallery images that are searched, but are nobody's positives.
 DISTRACTOR = -1
 
@@ -92,7 +94,7 @@ def average_precisions(
         k = hits - (hits - hit)[starts[owner]]
         terms = k / (np.arange(len(owner)) - starts[owner] + 1)
     else:
-        owner = query
+        owner = query.astype(np.intp, copy=False)
         # j counts the hits of a query that come before this one.
         j = np.arange(len(query)) - (np.cumsum(found) - found)[query]
         terms = (j + 1) / (ranks + 1)

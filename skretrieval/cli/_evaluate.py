@@ -232,8 +232,7 @@ def protocol_options(
         If a rule is unknown, or the collection is scored without these figures. Found out now, not after all
         photographs went through a network.
     """
-    from .._average_precision import METHODS
-    from ..metrics._at_k import PRECISION_MODES
+    from .._average_precision import METHODS, PRECISION_MODES
 
     given: dict[str, Any] = {"kappas": kappas or None, "precision": precision, "method": ap}
     given = {name: value for name, value in given.items() if value is not None}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._average_precision import PRECISION_MODES
 from ._rankings import find_hits, find_hits_of_queries, is_one_query, mean_over_queries
 
-PRECISION_MODES = ("standard", "revisitop")
 RECALL_MODES = ("fraction", "any")
 
 
@@ -148,8 +148,8 @@ def precisions_at(
         NaN for queries without positives.
     """
     _check_mode(mode, PRECISION_MODES)
-    kappas, hits = _hits_at(query, ranks, len(n_positives), kappas)
-    depth = np.broadcast_to(kappas, hits.shape)
+    depths, hits = _hits_at(query, ranks, len(n_positives), kappas)
+    depth = np.broadcast_to(depths, hits.shape)
     if mode == "revisitop":
         last = np.zeros(len(n_positives), dtype=np.intp)  # 1-based; 0 if none was found
         np.maximum.at(last, query, ranks + 1)
@@ -187,9 +187,9 @@ def _hits_at(
 def _over_queries(
     scores: Callable[..., NDArray[np.float64]],
     ranking: Sequence[Any] | NDArray[Any],
-    positives: Collection[Any] | NDArray[Any],
+    positives: Any,
     k: int,
-    junk: Collection[Any] | NDArray[Any],
+    junk: Any,
     mode: str,
 ) -> float:
     if is_one_query(ranking):

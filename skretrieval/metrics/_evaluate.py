@@ -1,7 +1,7 @@
 """One call for every protocol, and ground truth from labels."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,9 +101,9 @@ def evaluate(
 
 def _figures(
     score: float | None = None,
-    per_query: NDArray[Any] | None = None,
+    per_query: Any = None,
     map: float | None = None,
-    ap: NDArray[Any] | None = None,
+    ap: Any = None,
     **others: Any,
 ) -> dict[str, Any]:
     """Give the figures of all protocols the same names."""
@@ -117,7 +117,7 @@ def _figures(
     }
 
 
-PROTOCOLS = {
+PROTOCOLS: dict[str, Callable[..., dict[str, Any]]] = {
     "oxford": evaluate_oxford,
     "revisited": evaluate_revisited,
     "holidays": evaluate_holidays,
@@ -166,41 +166,40 @@ def ground_truth_from_labels(
     >>> ground_truth_from_labels(names // 100, queries=np.flatnonzero(names % 100 == 0))
     [{'query': 0, 'positives': array([1, 2])}, {'query': 3, 'positives': array([4])}]
     """
-    gallery_labels = _labels(gallery_labels)
+    gallery = _labels(gallery_labels)
     if query_labels is not None and queries is not None:
         raise ValueError(
             "Give either query_labels (queries outside the gallery) or queries (indices), not both."
         )
+    owners: NDArray[np.intp] | None = None
     if query_labels is None:
-        queries = np.arange(len(gallery_labels)) if queries is None else column_or_1d(queries)
-        if queries.size and queries.dtype.kind not in "iu":
-            raise TypeError(f"queries must be gallery indices, got dtype {queries.dtype}.")
-        if queries.size and not 0 <= queries.min() <= queries.max() < len(gallery_labels):
-            raise ValueError(
-                f"queries must be between 0 and {len(gallery_labels) - 1}, the last gallery index."
-            )
-        queries = queries.astype(np.intp)
-        query_labels = gallery_labels[queries]
+        given = np.arange(len(gallery)) if queries is None else column_or_1d(queries)
+        if given.size and given.dtype.kind not in "iu":
+            raise TypeError(f"queries must be gallery indices, got dtype {given.dtype}.")
+        if given.size and not 0 <= given.min() <= given.max() < len(gallery):
+            raise ValueError(f"queries must be between 0 and {len(gallery) - 1}, the last gallery index.")
+        owners = given.astype(np.intp)
+        wanted = gallery[owners]
     else:
-        query_labels = _labels(query_labels)
-        if (query_labels.dtype.kind in "US") != (gallery_labels.dtype.kind in "US"):
+        wanted = _labels(query_labels)
+        if (wanted.dtype.kind in "US") != (gallery.dtype.kind in "US"):
             raise TypeError("gallery_labels and query_labels must be both strings or both numbers.")
 
-    order = np.argsort(gallery_labels, kind="stable")
-    ordered = gallery_labels[order]
-    first = np.searchsorted(ordered, query_labels, side="left")
-    last = np.searchsorted(ordered, query_labels, side="right")
-    if query_labels.dtype.kind not in "US":
-        last = np.where(query_labels == DISTRACTOR, first, last)
+    order = np.argsort(gallery, kind="stable")
+    ordered = gallery[order]
+    first = np.searchsorted(ordered, wanted, side="left")
+    last = np.searchsorted(ordered, wanted, side="right")
+    if wanted.dtype.kind not in "US":
+        last = np.where(wanted == DISTRACTOR, first, last)
     positives = [order[low:high] for low, high in zip(first, last, strict=True)]
-    if queries is None:
+    if owners is None:
         return [{"positives": ids} for ids in positives]
     return [
-        {"query": int(own), "positives": ids[ids != own]} for own, ids in zip(queries, positives, strict=True)
+        {"query": int(own), "positives": ids[ids != own]} for own, ids in zip(owners, positives, strict=True)
     ]
 
 
 def _labels(labels: ArrayLike) -> NDArray[Any]:
     """Labels as a 1-D array, strings as such rather than as objects."""
-    labels = column_or_1d(labels)
-    return np.asarray(labels.tolist()) if labels.dtype == object else labels
+    column = column_or_1d(labels)
+    return np.asarray(column.tolist()) if column.dtype == object else column

@@ -94,8 +94,10 @@ def evaluate_revisited(
     if isinstance(gnd, dict):
         if "gnd" not in gnd:
             raise ValueError(f"gnd is a dict without the key 'gnd'; its keys are {sorted(map(str, gnd))}.")
-        gnd = gnd["gnd"]
-    groups = gallery_indices(gnd, ("easy", "hard", "junk"))
+        entries: Sequence[dict[str, Any]] = gnd["gnd"]
+    else:
+        entries = gnd
+    groups = gallery_indices(entries, ("easy", "hard", "junk"))
     hits = _hits(ranks, groups, ("easy", "hard", "junk"))
     return {
         level: _score(hits, positives, junk, kappas, precision, method)

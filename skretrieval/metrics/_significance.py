@@ -147,7 +147,7 @@ def standard_error(scores: ArrayLike) -> float:
 
 
 def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    values = column_or_1d(values).astype(np.float64)
-    if np.any(np.isinf(values)):
+    scores = column_or_1d(values).astype(np.float64)
+    if np.any(np.isinf(scores)):
         raise ValueError(f"{name} holds infinite scores.")
-    return values
+    return scores

@@ -26,9 +26,7 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     A subclass gives ``_index``, ``_uses_own``, and ``_search`` and ``_ranks`` for checked queries.
     """
 
-    def kneighbors(
-        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
-    ) -> tuple[NDArray[Any], NDArray[np.intp]] | NDArray[np.intp]:
+    def kneighbors(self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True) -> Any:
         """Find the nearest gallery items.
 
         Parameters
@@ -251,11 +249,11 @@ class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         if self._index.labels_ is None:
             raise ValueError("score needs the labels of the gallery: fit with y.")
-        y = column_or_1d(y)
-        weights = np.ones(len(y)) if sample_weight is None else column_or_1d(sample_weight)
-        check_consistent_length(y, weights)
-        query, ranks = self.ranks_of_label(X, y)
-        n_positives = np.bincount(query, minlength=len(y))
+        labels = column_or_1d(y)
+        weights = np.ones(len(labels)) if sample_weight is None else column_or_1d(sample_weight)
+        check_consistent_length(labels, weights)
+        query, ranks = self.ranks_of_label(X, labels)
+        n_positives = np.bincount(query, minlength=len(labels))
         ap = average_precisions(query, ranks, n_positives, "trapezoid")
         valid = n_positives > 0
         if not weights[valid].sum() > 0:

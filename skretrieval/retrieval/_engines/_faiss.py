@@ -19,13 +19,13 @@ _MARGIN = 16
 # Rows for each centroid that is learned.
 _TRAIN_PER_CENTROID = 64
 
-_COMMON = {"oversample": 1.0, "query_block_size": 1024}
-_KNOWN = {
+_COMMON: dict[str, Any] = {"oversample": 1.0, "query_block_size": 1024}
+_KNOWN: dict[str, dict[str, Any]] = {
     "flat": {},
     "hnsw": {"M": 32, "ef_construction": 200, "ef_search": 128},
     "ivfpq": {"nlist": None, "nprobe": 32, "m": None, "nbits": 8, "oversample": 4.0},
 }
-_FACTORY = {"ef_construction": None, "ef_search": None, "nprobe": None, "oversample": 4.0}
+_FACTORY: dict[str, Any] = {"ef_construction": None, "ef_search": None, "nprobe": None, "oversample": 4.0}
 # Name of each parameter in faiss.
 _FAISS_NAMES = {"nprobe": "nprobe", "ef_search": "efSearch", "ef_construction": "efConstruction"}
 _METRICS = {"cosine": "METRIC_INNER_PRODUCT", "euclidean": "METRIC_L2", "manhattan": "METRIC_L1"}
@@ -78,7 +78,7 @@ def check_faiss_params(params: dict[str, Any] | None) -> dict[str, Any]:
             f"{['index', *sorted(known)]}."
         )
     for name, value in given.items():
-        number = Real if name == "oversample" else Integral
+        number: Any = Real if name == "oversample" else Integral
         fine = isinstance(value, number) and not isinstance(value, bool) and 1 <= value < math.inf
         if not fine and not (value is None and known[name] is None):
             kind = "a number" if number is Real else "an integer"
@@ -122,6 +122,9 @@ class FaissIndex:
         If the index cannot be built for the metric, the number of features or this gallery.
     """
 
+    _index: Any
+    _bytes: NDArray[np.uint8]  # the index of an unpickled model, until it is needed
+
     def __init__(self, gallery: DescriptorSet, metric: str, params: dict[str, Any]) -> None:
         if gallery.is_sparse:
             raise TypeError("engine='faiss' does not take sparse descriptors: use engine='exact'.")
@@ -145,7 +148,8 @@ class FaissIndex:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].split(": ", 1)[-1]
             raise ValueError(
-                f"faiss cannot build {string!r} from {gallery.n_rows} rows of {self.n_features} features: {reason}"
+                f"faiss cannot build {string!r} from {gallery.n_rows} rows of {self.n_features} features: "
+                f"{reason.rstrip('.')}."
             ) from error
         self._add(gallery, 0)
 
@@ -189,7 +193,10 @@ class FaissIndex:
         with np.errstate(over="ignore"):
             single = np.ascontiguousarray(rows, dtype=np.float32)
         if rows.dtype != np.float32 and not np.isfinite(single).all():
-            raise ValueError("engine='faiss' works in float32, and a descriptor is too large for it.")
+            limit, value = np.finfo(np.float32).max, np.abs(rows).max()
+            raise ValueError(
+                f"engine='faiss' works in float32, whose largest number is {limit:.2g}; a descriptor has {value:.2g}."
+            )
         return single
 
     def _add(self, gallery: DescriptorSet, first: int) -> None:
@@ -276,8 +283,8 @@ class FaissIndex:
                 indices[start:stop][enough] = found[enough]
             if not enough.all():
                 rest = np.flatnonzero(~enough)
-                found = search(part.take(rest), gallery, n_neighbors, metric=self.metric)
-                distances[start + rest], indices[start + rest] = found
+                exact = search(part.take(rest), gallery, n_neighbors, metric=self.metric)
+                distances[start + rest], indices[start + rest] = exact
         return distances, indices
 
     def _candidates(

@@ -35,6 +35,11 @@ class _OfDifferences(Scorer):
                 scores[first : first + n_together, start:stop] = part.max(axis=2)
         return scores
 
+    @staticmethod
+    def _reduce(difference: NDArray[Any]) -> NDArray[np.float64]:
+        """Scores of differences of rows, which it may overwrite."""
+        raise NotImplementedError
+
     def pair_rows(self, query_row: NDArray[np.intp], gallery_row: NDArray[np.intp]) -> NDArray[np.float64]:
         return self._reduce(self.query_rows[query_row] - self.gallery.dense(gallery_row))
 

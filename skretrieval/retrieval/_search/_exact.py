@@ -148,7 +148,8 @@ def _top_k(scorer: Scorer, k: int, block_size: int | None) -> tuple[NDArray[np.f
     """Best k of every query, in exact order: ``(scores, indices)``, each of shape (n_queries, k)."""
     n_queries, n_items = scorer.queries.n_items, scorer.gallery.n_items
     # Tables of candidates, padded by -inf. While kth is -inf nothing has been dropped and there is no padding.
-    values = index = kth = None
+    values: NDArray[Any] | None = None
+    index = kth = None
     for start, stop in scorer.gallery.blocks(block_size or scorer.block_size):
         scores = scorer.coarse(start, stop)
         if kth is None:
@@ -159,7 +160,7 @@ def _top_k(scorer: Scorer, k: int, block_size: int | None) -> tuple[NDArray[np.f
             continue
         row, column = np.divmod(flat, stop - start)
         new_values, new_index = pack(row, scores.ravel()[flat], column + start, n_queries, n_items)
-        if values is None:
+        if values is None or index is None:
             values, index = new_values, new_index
         else:
             values = np.concatenate([values, new_values], axis=1)
@@ -171,6 +172,8 @@ def _top_k(scorer: Scorer, k: int, block_size: int | None) -> tuple[NDArray[np.f
             # So many near ties that the bound cannot part them: decide exactly, or memory would grow.
             exact, index = order_candidates(scorer, values, index, k)
             values = exact.astype(values.dtype)
+    assert values is not None  # the first block has candidates
+    assert index is not None
     return order_candidates(scorer, values, index, k)
 
 

@@ -77,6 +77,39 @@ class Scorer:
         self.dtype = np.dtype(np.float64)
         self._converted = local()
 
+    # What a metric says.
+
+    def _coarse_rows(self, low: int, high: int) -> NDArray[Any]:
+        """Coarse scores of all query rows and the gallery rows ``low:high``."""
+        raise NotImplementedError
+
+    def _fine_rows(self, low: int, high: int) -> NDArray[Any]:
+        """Scores of the same rows in float64."""
+        raise NotImplementedError
+
+    def _exact_rows(self, low: int, high: int) -> NDArray[Any]:
+        """Scores of the same rows with the bits of :meth:`pair_rows`."""
+        raise NotImplementedError
+
+    def pair_rows(self, query_row: NDArray[np.intp], gallery_row: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Exact scores of pairs of rows."""
+        raise NotImplementedError
+
+    def row_sizes(self) -> NDArray[np.float64]:
+        """Sizes of the query rows in units of the scores: minus their scores against zero."""
+        raise NotImplementedError
+
+    def loosen(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Coarse score below which no item can be exactly as near as the item with ``scores``."""
+        raise NotImplementedError
+
+    @staticmethod
+    def distance(scores: NDArray[Any]) -> NDArray[Any]:
+        """Distances of scores."""
+        raise NotImplementedError
+
+    # What all metrics share.
+
     def coarse(self, start: int, stop: int) -> NDArray[Any]:
         """Coarse scores of the gallery items ``start:stop``, shape (n_queries, stop - start)."""
         if not self.coarse_converts:
@@ -217,10 +250,6 @@ class Scorer:
         :func:`~skretrieval.retrieval._search._region_pairs.best_rows` for which are equal.
         """
         return (query, item) if self._single else best_rows(self, query, item)
-
-    def row_sizes(self) -> NDArray[np.float64]:
-        """Sizes of the query rows in units of the scores: minus their scores against zero."""
-        return -self._reduce(self.query_rows.copy())
 
     @property
     def _single(self) -> bool:

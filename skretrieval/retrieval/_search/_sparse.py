@@ -14,7 +14,7 @@ from scipy import sparse
 
 from .._descriptors import DescriptorSet
 from ._distances import Euclidean, Manhattan
-from ._scorer import BLOCK_SIZE, Cosine, coarse_dtype, slack
+from ._scorer import BLOCK_SIZE, Cosine, Scorer, coarse_dtype, slack
 
 # Stored gallery numbers times queries in one step of the Manhattan distance.
 _STEP = 2**20
@@ -26,7 +26,7 @@ def _squared_lengths(rows: Any) -> NDArray[np.float64]:
     return squares @ np.ones(rows.shape[1])
 
 
-class _SparseGallery:
+class _SparseGallery(Scorer):
     """What the scorers of sparse galleries share; ``same`` means nothing here, as all items have one row."""
 
     def _set_coarse_rows(self) -> None:
