@@ -39,7 +39,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     alpha : float, default=0.0
         Exponent of the similarities as weights, with ``0**0 = 1``.
     include_query : bool, default=True
-        Whether the query itself, with weight 1, is in the sum. S004 leaves it out.
+        Whether the query itself, with weight 1, is in the sum; [4]_ leaves it out.
     exclude_self : bool, default=False
         Whether to leave the query's own gallery item out of the sum, for queries that are gallery items: with
         ``kneighbors(X=None)`` that is the item itself, otherwise what :meth:`search` is told or, untold, the first
@@ -62,13 +62,13 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     A query whose sum is the zero vector (or has no weight at all) is searched as it is.
 
     With the metrics "euclidean" and "manhattan" the vectors are not normalised: q' is the weighted mean, and
-    the similarity in the weights is ``1 / (1 + distance)`` (S000 eq. 7).
+    the similarity in the weights is ``1 / (1 + distance)`` (equation 7 of [3]_).
 
-    Region sets: ``d_i`` is the region that matches the query best (S004 eq. 8), the first of those equally good up
-    to rounding, and the expanded query is a single vector. If the query has several regions, ``include_query`` adds
-    the one that matches its first result best. With ``region_pairs="same"`` the expanded query has as many regions
-    as before: each result adds the region by which it matches to the query's region of the same number, and the
-    formula holds for each region by itself. Regions by which no result matches stay as they are.
+    Region sets: ``d_i`` is the region that matches the query best (equation 8 of [4]_), the first of those equally
+    good up to rounding, and the expanded query is a single vector. If the query has several regions,
+    ``include_query`` adds the one that matches its first result best. With ``region_pairs="same"`` the expanded query
+    has as many regions as before: each result adds the region by which it matches to the query's region of the same
+    number, and the formula holds for each region by itself. Regions by which no result matches stay as they are.
 
     ``kneighbors(X=None)`` leaves each item out of its own final ranking. Whether it takes part in its own
     expansion is up to ``exclude_self``.
@@ -79,6 +79,9 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
            a generative feature model for object retrieval", ICCV 2007.
     .. [2] F. Radenovic, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human annotation",
            TPAMI 2019.
+    .. [3] H. Zhao, J. Wu, D. Zhang, P. Liu, "Toward improving image retrieval via global saliency weighted feature",
+           ISPRS International Journal of Geo-Information 10(4), 2021.
+    .. [4] D. Jeong, S. Choo, W. Seo, N. I. Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017.
 
     Examples
     --------

@@ -116,9 +116,12 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
     References
     ----------
-    .. [1] J. Jeong et al., regional second-order pooling, eq. 7.
-    .. [2] S003: ``d = min(||g_q - g_i||_1, ||l_q - l_i||_1)`` with global and local descriptors g and l, which
-           "manhattan" and "same" give for region sets of two (A-24).
+    .. [1] Jeong, D., Choo, S., Seo, W. and Cho, N. I. (2017). Regional deep feature aggregation for image
+       retrieval. ICASSP. Equation 7.
+    .. [2] Seddati, O., Dupont, S., Mahmoudi, S. and Parian, M. (2017). Towards good practices for image retrieval based
+       on CNN features. ICCV Workshops.
+       Their ``d = min(||g_q - g_i||_1, ||l_q - l_i||_1)`` with global and local descriptors g and l is what
+       "manhattan" and "same" give for region sets of two.
 
     Examples
     --------

@@ -11,8 +11,11 @@ of regions of the same number [2]_, of which every image then has equally many.
 
 References
 ----------
-.. [1] J. Jeong et al., regional second-order pooling, eq. 7.
-.. [2] Multi-resolution features: the distance is the smaller one of global to global, local to local.
+.. [1] Jeong, D., Choo, S., Seo, W. and Cho, N. I. (2017). Regional deep feature aggregation for image
+   retrieval. ICASSP. Equation 7.
+.. [2] Seddati, O., Dupont, S., Mahmoudi, S. and Parian, M. (2017). Towards good practices for image retrieval based
+   on CNN features. ICCV Workshops.
+   The distance is the smaller one of global to global and local to local descriptors.
 """
 
 from collections.abc import Callable
