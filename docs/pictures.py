@@ -28,8 +28,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from skretrieval.datasets import load_sample_photographs
-from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor
-from skretrieval.extraction._images import resize_longest
+from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor, resize_longest
 from skretrieval.extraction._patch_network import window_starts
 from skretrieval.inspection import CellWeightsDisplay, CellWordsDisplay, RegionsDisplay
 from skretrieval.pooling import (
@@ -55,7 +54,7 @@ from skretrieval.pooling import (
 DPI = 90
 COLOURS = 112  # of a picture: with more it grows beyond 60 KB
 SHOWN = ("coffee", "chelsea", "rocket")
-SPATIAL_WORDS = (
+SPATIAL_TERMS = (
     "center_prior",
     "response",
     "crow",
@@ -130,16 +129,16 @@ def titled(ax, text: str) -> None:
 
 # ------------------------------------------------------------------ cells
 @picture
-def spatial_words(scene: Scene) -> Figure:
-    """Draw every spatial word of the grammar over one photograph."""
+def spatial_terms(scene: Scene) -> Figure:
+    """Draw every spatial term of the grammar over one photograph."""
     figure, axes = panels(2, 4, 1.9, title=0.2)
     axes = axes.ravel()
     axes[0].imshow(scene.photograph(0))
     axes[0].axis("off")
     titled(axes[0], "the photograph")
-    for ax, word in zip(axes[1:], SPATIAL_WORDS, strict=True):
-        CellWeightsDisplay.from_estimator(WeightedPooler(word), scene.maps, ax=ax)
-        titled(ax, word)
+    for ax, term in zip(axes[1:], SPATIAL_TERMS, strict=True):
+        CellWeightsDisplay.from_estimator(WeightedPooler(term), scene.maps, ax=ax)
+        titled(ax, term)
     return figure
 
 

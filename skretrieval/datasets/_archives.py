@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import os
 import shutil
 import stat
 import tarfile
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from tqdm import tqdm
+
+from .._io import move_into_place
 
 _CHUNK = 1 << 20
 _TAR_TAIL = 1 << 20  # bytes of padding at the end, and what is read ahead
@@ -102,7 +103,7 @@ def extract(
             if isinstance(error, _BROKEN):
                 raise DamagedArchive(f"{archives[0]} is damaged: {error or type(error).__name__}") from error
             raise
-    os.replace(partial, folder)
+    move_into_place(partial, folder)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from tqdm import tqdm
 
+from .._io import move_into_place
 from ._registry import RemoteFile
 
 _CHUNK = 1 << 18
@@ -129,7 +130,7 @@ def _from_server(url: str, file: RemoteFile, path: Path, transfer: Transfer, sha
                 raise
             time.sleep(transfer.delay * 2 ** max(failed - 1, 0))
         else:
-            os.replace(part, path)
+            move_into_place(part, path)
             _state(part).unlink(missing_ok=True)
             return digest
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import Bunch
 
+from .._io import move_into_place
 from ._registry import HOLIDAYS, HOLIDAYS_UPRIGHT, Archive
 from ._store import Options, by_stem, described, fetch
 
@@ -189,7 +190,7 @@ def _upright(photographs: dict[str, str], rotations: dict[str, int], folder: Pat
                 for name, turn in needed.items():
                     data = Path(photographs[name]).read_bytes()
                     (partial / f"{name}.jpg").write_bytes(with_orientation(data, turn))
-                os.replace(partial, folder)
+                move_into_place(partial, folder)
     return result
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 from PIL import Image
 
+from .._io import write_text
 from ..extraction import ImageCrop
 from ._archives import ArchiveError, DamagedArchive, extract
 from ._download import Transfer, check_mirrors, download, sha256_of
@@ -228,9 +229,7 @@ class _Manifest:
             )
 
     def _write(self) -> None:
-        new = self.path.with_name(self.path.name + ".new")
-        new.write_text(json.dumps({"files": self.files}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(new, self.path)
+        write_text(self.path, json.dumps({"files": self.files}, indent=1, sort_keys=True) + "\n")
 
 
 def _instructions(pieces: Sequence[Piece], root: Path, transfer: Transfer) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._io import write_text
 from ..metrics import randomization_test
 
 FORMAT = "skretrieval evaluation"
@@ -175,7 +176,7 @@ class Comparison:
             }
         text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            write_text(path, text + "\n")
         return text
 
     def table(self) -> list[list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import re
@@ -19,6 +18,8 @@ import torchvision
 from sklearn.utils import check_random_state
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from .._io import hash_bytes, new_hash
 
 # Random weights come from the one generator of the process: threads draw one after the other.
 _DRAWING = threading.RLock()
@@ -227,12 +228,12 @@ def architecture(tapped: nn.Module) -> str:
     """Hash what a network does besides its weights: its parts, their settings, and the traced code."""
     parts = [f"{type(part).__module__}.{type(part).__qualname__}" for part in tapped.modules()]
     code = [str(getattr(part, "code", "")) for part in tapped.modules()]
-    return hashlib.blake2b(repr((repr(tapped), parts, code)).encode(), digest_size=8).hexdigest()
+    return hash_bytes(repr((repr(tapped), parts, code)).encode(), size=8)
 
 
 def fingerprint(state: dict) -> str:
     """Hash names, shapes, types and values of a state dict."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_hash(16)
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -16,7 +16,6 @@ descriptors are region sets, each image has `n_regions` rows in the arrays.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -35,6 +34,7 @@ import numpy as np
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 
+from .._io import HASH, atomic_write, hash_file
 from .._version import __version__
 
 FORMAT = "skretrieval index"
@@ -226,7 +226,7 @@ def _checked_file(path: Path, manifest: dict, kind: str) -> Path:
     """Find a file of the index and compare its size and checksum with the manifest."""
     try:
         record = manifest["files"][kind]
-        name, size, digest = record["name"], record["bytes"], record["blake2b"]
+        name, size, digest = record["name"], record["bytes"], record[HASH]
     except (KeyError, TypeError) as error:
         raise damaged(path, MANIFEST, f"it doesn't describe the file {kind!r}") from error
     file = path / name
@@ -378,20 +378,10 @@ def write_model(file: Path, model: Any) -> dict:
 
 
 def write_file(file: Path, writer: Callable) -> dict:
-    """Write under a temporary name, then rename: the file is never seen in part; returns its record."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with open(temporary, "wb") as stream:
+    """Write a file that is never seen in part; returns its record."""
+    with atomic_write(file) as stream:
         writer(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
-    return {"name": file.name, "bytes": file.stat().st_size, "blake2b": hash_file(file)}
-
-
-def hash_file(file: str | os.PathLike) -> str:
-    """Return the BLAKE2b hash (20 bytes, hexadecimal) of a file."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+    return {"name": file.name, "bytes": file.stat().st_size, HASH: hash_file(file)}
 
 
 def package_versions() -> dict[str, str]:

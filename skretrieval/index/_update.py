@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
+from .._io import hash_file
 from . import _image_index as _index
 from ._blocks import fit_search, merge, write_blocks
 from ._image_index import IndexedImage
@@ -339,7 +340,7 @@ def _compare(
 def _digest(file: Path) -> str:
     """Hash a file; one that cannot be read has no content, and reading the image will say why."""
     try:
-        return _index.hash_file(file)
+        return hash_file(file)
     except OSError:
         return ""
 

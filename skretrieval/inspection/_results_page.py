@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image
 
 from .._version import __version__
-from ..extraction import ImageCrop
-from ..extraction._images import read_image
+from ..extraction import ImageCrop, read_image
 
 _JPEG_QUALITY = 82
 
@@ -134,7 +133,7 @@ def results_page(
         ("gallery_titles", gallery_titles, len(gallery)),
     ]:
         if values is not None and len(values) != expected:
-            raise ValueError(f"{name} has {len(values)} entries, expected {expected}")
+            raise ValueError(f"{name} has {len(values)} entries, expected {expected}.")
 
     judged = query_labels is not None and gallery_labels is not None
     tiles: dict[int, _Tile] = {}  # a gallery image found by several queries is read and embedded once
@@ -183,18 +182,18 @@ def _template() -> jinja2.Template:
 def _check_ranking(queries: Sequence, gallery: Sequence, indices: Any, scores: Any) -> list[list[int]]:
     """Return the indices as lists of int, after checking them and the shape of the scores."""
     if len(indices) != len(queries):
-        raise ValueError(f"indices has {len(indices)} rows for {len(queries)} queries")
+        raise ValueError(f"indices has {len(indices)} rows for {len(queries)} queries.")
     if scores is not None and len(scores) != len(queries):
-        raise ValueError(f"scores has {len(scores)} rows for {len(queries)} queries")
+        raise ValueError(f"scores has {len(scores)} rows for {len(queries)} queries.")
     ranked = [[int(index) for index in row] for row in indices]
     for number, row in enumerate(ranked):
         outside = [index for index in row if not 0 <= index < len(gallery)]
         if outside:
             raise ValueError(
-                f"Query {number}: index {outside[0]} is outside the gallery of {len(gallery)} images"
+                f"Query {number}: index {outside[0]} is outside the gallery of {len(gallery)} images."
             )
         if scores is not None and len(scores[number]) != len(row):
-            raise ValueError(f"Query {number}: {len(scores[number])} scores for {len(row)} results")
+            raise ValueError(f"Query {number}: {len(scores[number])} scores for {len(row)} results.")
     return ranked
 
 
@@ -207,7 +206,7 @@ def _make_tile(index: int, item: Any, title: str | None, size: int, *, whole: bo
     boxed = isinstance(item, ImageCrop)
     try:
         # A reduced decoding would change the size that the box refers to.
-        shown = read_image(index, image if whole else item, draft=None if boxed else size)
+        shown = read_image(image if whole else item, position=index, draft=None if boxed else size)
     except (OSError, ValueError) as error:
         return _Tile(title, path, problem=str(error))
     box = None

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples
 
 from .._average_precision import ap_from_relevance
 from ..datasets import make_photo_views
-from ..extraction._images import check_images
+from ..extraction import check_images
 
 _RANKED = 2**24  # entries of a ranking held at a time
 

@@ -9,9 +9,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, _fit_co
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
-from .._linalg import flip_signs, principal_axes, project
-from .._region_sets import RegionSetsMixin, RowTransformerMixin, reject_region_sets
-from ._base import check_rank
+from .._linalg import check_rank, flip_signs, principal_axes, project
+from .._region_sets import RegionSetsMixin, reject_region_sets
 
 UNLABELLED = -1
 
@@ -19,7 +18,7 @@ UNLABELLED = -1
 _BLOCK_ELEMENTS = 2**20
 
 
-class LearnedWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator):
+class LearnedWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Whiten the differences between images of the same object, then rotate to what tells objects apart.
 
     With the scatter of same-label pairs ``C_S`` and of all the other pairs ``C_D``, the projection is ``P =
@@ -153,7 +152,7 @@ class LearnedWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTran
             same = pair_scatter(X, queries, positives, axes.components)
             total = axes.eigenvalues * (len(X) - 1.0)
 
-        n_kept = check_rank(self.n_components, len(axes.eigenvalues), X)
+        n_kept = check_rank(axes, "n_components", self.n_components, *X.shape, "descriptors")
         # In the coordinates of the principal axes T is diagonal, and directions without any variance are
         # gone.
         same, self.regularization_ = _regularized(same, X.shape[1])

@@ -7,18 +7,16 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._linalg import principal_axes, project
+from .._linalg import check_rank, principal_axes, project
 from .._region_sets import (
     RegionSetsMixin,
-    RowTransformerMixin,
     is_region_sets,
     split_region_sets,
     stack_region_sets,
 )
-from ._base import axes_for_share, check_rank
 
 
-class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator):
+class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Project on the principal axes and divide by a power of the variance along each.
 
     Whitening removes the correlations between the channels of a network and lessens the weight of what many
@@ -133,10 +131,11 @@ class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransfor
         X = validate_data(self, X, dtype=self._row_dtypes, ensure_min_samples=2)
         by_share = self.n_components is not None and not isinstance(self.n_components, Integral)
         axes = principal_axes(X, None if by_share else self.n_components, center=bool(self.center))
-        rank = len(axes.eigenvalues)
-        n_kept = check_rank(None if by_share else self.n_components, rank, X)
+        n_kept = check_rank(
+            axes, "n_components", None if by_share else self.n_components, *X.shape, "descriptors"
+        )
         if by_share:
-            n_kept = axes_for_share(axes, self.n_components)
+            n_kept = axes.n_for_share(self.n_components)
 
         self.mean_ = axes.mean.astype(X.dtype)
         self.components_ = axes.components[:n_kept].astype(X.dtype)

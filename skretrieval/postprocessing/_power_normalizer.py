@@ -2,22 +2,20 @@
 
 from numbers import Real
 
-import numpy as np
-from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
+from .._linalg import signed_power
 from .._region_sets import (
     RegionSetsMixin,
-    RowTransformerMixin,
     is_region_sets,
     split_region_sets,
     stack_region_sets,
 )
 
 
-class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, RowTransformerMixin, BaseEstimator):
+class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
     """Replace every entry x by sign(x) * |x| ** exponent.
 
     Exponents below one flatten bursts: a pattern repeated many times in a photograph (windows of a facade) no
@@ -104,10 +102,10 @@ class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, RowTransformerMixin
             rows, offsets = stack_region_sets(X)
             return split_region_sets(self.inverse_transform(rows), offsets)
         X = validate_data(self, X, accept_sparse="csr", dtype=self._row_dtypes, reset=False)
-        return _signed_power(X, 1.0 / self.exponent)
+        return signed_power(X, 1.0 / self.exponent)
 
     def _transform_rows(self, rows):
-        return _signed_power(rows, self.exponent)
+        return signed_power(rows, self.exponent)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -115,11 +113,3 @@ class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, RowTransformerMixin
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _signed_power(x, exponent):
-    if sparse.issparse(x):
-        powers = x.copy()
-        powers.data = _signed_power(x.data, exponent)
-        return powers
-    return np.copysign(np.abs(x) ** exponent, x)

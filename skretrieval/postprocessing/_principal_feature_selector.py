@@ -12,9 +12,8 @@ from sklearn.metrics import euclidean_distances
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._linalg import principal_axes
+from .._linalg import check_rank, principal_axes
 from .._region_sets import RegionSetsMixin, is_region_sets, split_region_sets, stack_region_sets
-from ._base import axes_for_share, check_rank
 
 # Loadings are at most 1 and of the order of n_features ** -0.5: what comes after these decimals is rounding
 # error.
@@ -217,14 +216,14 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
         D = X.shape[1]
         if isinstance(self.n_axes, Integral) and self.n_axes < D:
             axes = principal_axes(X, self.n_axes)
-            n_axes = check_rank(self.n_axes, len(axes.eigenvalues), X, name="n_axes")
+            n_axes = check_rank(axes, "n_axes", self.n_axes, *X.shape, "descriptors")
         else:
             axes = principal_axes(X)
-            n_axes = check_rank(None, len(axes.eigenvalues), X)
+            n_axes = check_rank(axes, "n_axes", None, *X.shape, "descriptors")
             if self.n_axes is None:
                 n_axes = max(1, min(self.n_features - 1, n_axes))
             elif not isinstance(self.n_axes, Integral):
-                n_axes = axes_for_share(axes, self.n_axes)
+                n_axes = axes.n_for_share(self.n_axes)
             else:
                 n_axes = self.n_axes
             if n_axes >= D:
@@ -253,6 +252,9 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
             return super().inverse_transform(X)
         rows, offsets = stack_region_sets(X)
         return split_region_sets(super().inverse_transform(rows), offsets)
+
+    def _transform_table(self, X):
+        return SelectorMixin.transform(self, X)  # keeps the dtypes of a DataFrame's columns
 
     def _transform_rows(self, rows):
         return np.take(rows, self.selected_features_, axis=1)

@@ -10,36 +10,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from .._linalg import l2_normalize
+from .._linalg import unit_rows
 from .._region_sets import is_region_sets, ragged_arange, stack_region_sets
 from ._half_precision import half_to_single, halves_are_finite
 
 # Numbers converted at a time: they and their temporary arrays in float64 stay in the processor's cache.
 CACHE_ELEMENTS = 2**17
-
-
-def unit_rows(rows: Any) -> Any:
-    """Scale every row to unit Euclidean length; a zero row stays zero (no epsilon is added).
-
-    Works in float64 on blocks of rows, so that a row gets the same bits wherever it stands.
-
-    Parameters
-    ----------
-    rows : ndarray or CSR matrix or array of shape (n, d)
-        Float32 or float64; never written to.
-
-    Returns
-    -------
-    ndarray or CSR matrix or array of shape (n, d)
-        A new one of the same dtype; sparse rows get the numbers that the same dense rows get.
-    """
-    step = max(1, CACHE_ELEMENTS // max(1, rows.shape[1]))
-    if sparse.issparse(rows):
-        return _unit_sparse_rows(rows, step)
-    out = np.empty(rows.shape, dtype=rows.dtype)
-    for start in range(0, len(rows), step):
-        out[start : start + step] = l2_normalize(rows[start : start + step].astype(np.float64))
-    return out
 
 
 def _row_lengths(rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -51,21 +27,6 @@ def _row_lengths(rows: NDArray[Any]) -> NDArray[np.float64]:
         part = (half_to_single(part) if part.dtype == np.float16 else part).astype(np.float64)
         lengths[start : start + step] = np.sqrt(np.einsum("id,id->i", part, part))
     return lengths
-
-
-def _unit_sparse_rows(rows: Any, step: int) -> Any:
-    if not rows.has_canonical_format:
-        rows = rows.copy()
-        rows.sum_duplicates()
-    data = np.empty_like(rows.data)
-    for start in range(0, rows.shape[0], step):
-        part = rows[start : start + step]
-        # Dense, because the sum of squares depends in its last bit on the zeros between the numbers.
-        unit = l2_normalize(part.toarray().astype(np.float64))
-        row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-        first = rows.indptr[start]
-        data[first : first + part.nnz] = unit[row, part.indices]
-    return type(rows)((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
 @dataclass(frozen=True)

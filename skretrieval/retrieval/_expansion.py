@@ -11,9 +11,10 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
+from .._linalg import unit_rows
 from .._region_sets import ragged_arange
 from ._base import RetrieverMixin
-from ._descriptors import DescriptorSet, unit_rows
+from ._descriptors import DescriptorSet
 
 # Query rows expanded at a time: bounds the memory of their vectors and candidates.
 _QUERY_ROWS = 1024

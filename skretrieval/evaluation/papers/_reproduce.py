@@ -8,11 +8,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sklearn.pipeline import Pipeline
 
+from ..._io import write_text
 from .._evaluate import evaluate, load
 from .._fronts import missing_weights, stand_in
 from .._photo_set import ENLARGED, SIBLINGS
@@ -117,7 +117,7 @@ class Reproduction:
         }
         text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            write_text(path, text + "\n")
         return text
 
     def __str__(self) -> str:

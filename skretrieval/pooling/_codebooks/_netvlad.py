@@ -7,18 +7,13 @@ import math
 import numpy as np
 import torch
 
-from ..._linalg._tensors import l2
-from ._local_descriptors import (
-    BLOCK_NUMBERS,
-    CodebookPooler,
-    aggregate_residuals,
-    k_means,
-    rounding,
-    tensor_of,
-)
+from ..._linalg import l2, tensor_of
+from ._centers import aggregate_residuals, k_means, rounding
+from ._local_descriptors import BLOCK_NUMBERS
+from ._visual_words import VisualWordPooler
 
 
-class NetVLADPooler(CodebookPooler):
+class NetVLADPooler(VisualWordPooler):
     """VLAD with soft assignment, initialised as NetVLAD is and not trained.
 
     ``V_c = sum_x softmax_c(w_c . x + b_c) (x - c)`` with ``w_c = 2 alpha c``, ``b_c = -alpha |c|^2``, so that weights
@@ -62,7 +57,7 @@ class NetVLADPooler(CodebookPooler):
     alpha_ : float
         ``-ln(0.01) / mean(d2_second - d2_first)`` over the sampled descriptors; 0 where no gap tells centres apart.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_features_in_ : int

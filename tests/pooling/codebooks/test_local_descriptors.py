@@ -7,14 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from references import codebooks as ref
 from references.maps import make_map, make_ragged, make_signed_map
 
-from skretrieval.pooling._codebooks._local_descriptors import (
-    LocalSample,
-    aggregate_residuals,
-    local_axes,
-    local_descriptors,
-    nearest,
-    signed_power,
-)
+from skretrieval.pooling._codebooks._centers import aggregate_residuals, nearest
+from skretrieval.pooling._codebooks._local_descriptors import local_axes, local_descriptors
+from skretrieval.pooling._codebooks._sample import LocalSample
 
 
 def columns(feature_map, **kwargs):
@@ -143,7 +138,10 @@ def test_axes_beyond_the_rank():
     with pytest.warns(UserWarning, match="n_local=3 exceeds the rank 2"):
         assert len(local_axes(sample, 3).components) == 2
     assert len(local_axes(sample, "all").components) == 2
-    assert len(local_axes(np.ones((5, 3)), "all").components) == 0
+    with pytest.raises(
+        ValueError, match=r"n_local=None: all local descriptors are equal.*n_samples=5, n_features=3"
+    ):
+        local_axes(np.ones((5, 3)), "all")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -184,7 +182,7 @@ def test_nearest_in_blocks(monkeypatch):
     rng = np.random.default_rng(1)
     cells, centers = torch.from_numpy(rng.random((50, 4))), torch.from_numpy(rng.random((7, 4)))
     expected = nearest(cells, centers)
-    monkeypatch.setattr("skretrieval.pooling._codebooks._local_descriptors.BLOCK_NUMBERS", 20)
+    monkeypatch.setattr("skretrieval.pooling._codebooks._centers.BLOCK_NUMBERS", 20)
     assert_array_equal(nearest(cells, centers), expected)
 
 
@@ -200,8 +198,3 @@ def test_residuals_of_rounding_are_none():
     assert_allclose(
         aggregate_residuals(cells[None], ones, centers, floor=1e-10)[0, 0], [1e-9, 1e-9], rtol=1e-6
     )
-
-
-def test_signed_power():
-    assert_allclose(signed_power(torch.tensor([-4.0, 0.0, 9.0]), 0.5), [-2.0, 0.0, 3.0])
-    assert_array_equal(signed_power(torch.tensor([-4.0, 0.0, 9.0]), 1), [-4.0, 0.0, 9.0])

@@ -8,8 +8,7 @@ import torch
 from references.maps import make_map
 
 from skretrieval.pooling import SJWPooler, SquareSumRMACPooler, WeightedPooler
-from skretrieval.pooling._engine._batches import iter_batches
-from skretrieval.pooling._engine._threads import _openmp, one_thread
+from skretrieval.pooling._engine._batches import _openmp, iter_batches, one_thread
 
 
 @pytest.fixture
@@ -64,13 +63,13 @@ def test_other_threads_keep_theirs(three_threads):
 def test_poolers_compute_on_one(pooler, three_threads):
     seen = []
 
-    def word(maps, boxes, spatial):
+    def term(maps, boxes, spatial):
         seen.append(torch.get_num_threads())
         return maps.sum(dim=(2, 3))[:, None]
 
     maps = [make_map(4, 6, 8, seed=seed) for seed in range(3)]
     if isinstance(pooler, WeightedPooler):
-        pooler = WeightedPooler(reduce=word)
+        pooler = WeightedPooler(reduce=term)
     assert pooler.fit_transform(maps).shape == (3, 4)
     assert set(seen) <= {1}
     assert bool(seen) == isinstance(pooler, WeightedPooler)

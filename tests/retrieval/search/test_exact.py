@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from skretrieval._linalg import unit_rows
 from skretrieval._region_sets import ragged_arange
-from skretrieval.retrieval._descriptors import DescriptorSet, unit_rows
+from skretrieval.retrieval._descriptors import DescriptorSet
 from skretrieval.retrieval._search import _exact, _scorer
 from skretrieval.retrieval._search._exact import make_scorer, search
 

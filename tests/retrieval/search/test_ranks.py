@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
+from skretrieval._linalg import unit_rows
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _label_ranks
-from skretrieval.retrieval._descriptors import DescriptorSet, unit_rows
+from skretrieval.retrieval._descriptors import DescriptorSet
 from skretrieval.retrieval._search import _ranks, _scorer
 from skretrieval.retrieval._search._exact import search
 from skretrieval.retrieval._search._ranks import count_ranks
