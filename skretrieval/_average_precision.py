@@ -41,7 +41,7 @@ def ap_from_relevance(
 
     Examples
     --------
-    >>> from skretrieval._average_precision import ap_from_relevance
+    >>> from skretrieval.metrics import ap_from_relevance
     >>> ap_from_relevance([[True, False, False], [False, True, False]])
     array([1.  , 0.25])
     """

@@ -29,35 +29,16 @@ MAX_LINES = 400
 
 # Violations that are still to be mended: each must occur, so that the lists only shrink.
 # (module, what it imports)
-PRIVATE_IMPORTS: set[tuple[str, str]] = {
-    ("cli/_app.py", "index"),
-    ("cli/_app.py", "index._image_index"),
-    ("cli/_app.py", "index._pending"),
-    ("cli/_app.py", "index._pipeline"),
-    ("cli/_app.py", "index._update"),
-    ("cli/_demo.py", "index._pipeline"),
-    ("cli/_evaluate.py", "evaluation._fronts"),
-    ("cli/_evaluate.py", "evaluation._results"),
-    ("cli/_evaluate.py", "index._pipeline"),
-    ("evaluation/_fronts.py", "extraction._backbones"),
-    ("index/_pipeline.py", "datasets._folder"),
-    ("index/_update.py", "datasets._folder"),
-    ("index/_update.py", "extraction._images"),
-}
+PRIVATE_IMPORTS: set[tuple[str, str]] = set()
 # (module, attribute)
 PRIVATE_ATTRIBUTES: set[tuple[str, str]] = {
     ("_cache/_key.py", "_follows_from_parameters"),
     ("_cache/_key.py", "_learns"),
     ("_cache/_key.py", "_named"),
     ("index/_pipeline.py", "_layers"),
-    ("pooling/_second_order/_region_pieces.py", "_replace"),
 }
 # module
-LONG: set[str] = {
-    "evaluation/_workspace.py",
-    "index/_image_index.py",
-    "index/_update.py",
-}
+LONG: set[str] = set()
 
 
 @lru_cache(maxsize=1)
@@ -135,8 +116,12 @@ def private_imports(path):
                 yield ".".join(module[1:]), tuple(wanted)
 
 
+# Private by their names, but given to everybody by scikit-learn and by named tuples.
+GIVEN = {"_parameter_constraints", "_n_features_out", "_replace", "_asdict", "_fields"}
+
+
 def is_private(name):
-    return name.startswith("_") and not name.startswith("__")
+    return name.startswith("_") and not name.startswith("__") and name not in GIVEN
 
 
 @cache
@@ -233,6 +218,9 @@ def occurrences(pattern):
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute | ast.Name) and re.fullmatch(pattern, ast.unparse(node)):
                 found[path.as_posix()] = found.get(path.as_posix(), 0) + 1
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if re.fullmatch(pattern, node.value):  # the name of a hash
+                    found[path.as_posix()] = found.get(path.as_posix(), 0) + 1
             elif isinstance(node, ast.ImportFrom):
                 for alias in node.names:
                     if re.fullmatch(pattern, f"{node.module}.{alias.name}"):
@@ -245,11 +233,19 @@ def test_files_are_written_and_hashed_in_one_place(pattern):
     assert occurrences(pattern) == {"_io.py": 1}
 
 
-def test_eigenvectors_are_computed_in_one_place():
-    """Principal axes: the second-order pooler takes logarithms of matrices, which are no axes of descriptors."""
+# Eigenvectors that are no principal axes, with what they are.
+OTHER_EIGENVECTORS = {
+    "extraction/_kernel_learning.py",  # a whitening of patches in torch, by all axes
+    "pooling/_second_order/_moments.py",  # logarithms of many small matrices at once
+    "postprocessing/_learned_whitening.py",  # the generalised problem of two scatters
+}
+
+
+def test_principal_axes_are_computed_in_one_place():
     found = occurrences(r".*\beigh")
-    assert [path for path in found if path.startswith("_linalg/")] == list(found)
-    assert sum(found.values()) == 1
+    shared = {path for path in found if path.startswith("_linalg/")}
+    assert sum(found[path] for path in shared) == 1
+    assert found.keys() - shared == OTHER_EIGENVECTORS
 
 
 @pytest.mark.parametrize("package", [name for name in PUBLIC if (ROOT / name).is_dir()])

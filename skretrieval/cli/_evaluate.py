@@ -232,7 +232,7 @@ def protocol_options(
         If a rule is unknown, or the collection is scored without these figures. Found out now, not after all
         photographs went through a network.
     """
-    from .._average_precision import METHODS, PRECISION_MODES
+    from ..metrics import METHODS, PRECISION_MODES
 
     given: dict[str, Any] = {"kappas": kappas or None, "precision": precision, "method": ap}
     given = {name: value for name, value in given.items() if value is not None}
@@ -263,7 +263,7 @@ def make_pipeline(
         If the recipe or an option is unknown, or they do not go together.
     """
     from .. import recipes
-    from ..evaluation._fronts import stand_in
+    from ..evaluation import stand_in
 
     if recipe not in recipes.__all__:
         raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(sorted(recipes.__all__))}")
@@ -283,17 +283,17 @@ def make_pipeline(
     if weights not in (None, "default", "random"):
         weights = os.path.abspath(weights)  # so that the result can be rerun from anywhere
     named = {**network, "weights": "DEFAULT" if weights == "default" else weights}
-    front = stand_in(function().named_steps["extractor"], **named, **extractor_params)
-    return function(extractor=front, **arguments).set_params(**params)
+    other = stand_in(function().named_steps["extractor"], **named, **extractor_params)
+    return function(extractor=other, **arguments).set_params(**params)
 
 
 def run(pipelines: dict[str, Any], dataset: Any, **options: Any) -> Any:
     """Evaluate one Pipeline, or compare several."""
     from ..evaluation import compare, evaluate
-    from ..index._pipeline import _UNREADABLE
+    from ..extraction import UnreadableImageWarning
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)  # the command lists them
+        warnings.simplefilter("ignore", UnreadableImageWarning)  # the command lists them
         if len(pipelines) > 1:
             return compare(pipelines, dataset, **options)
         ((name, pipeline),) = pipelines.items()
@@ -311,8 +311,7 @@ def run_again(
     verbose: bool,
 ) -> tuple[Any, list[str]]:
     """Rerun a result; return what was found, and where it differs from the file."""
-    from ..evaluation import Comparison, Evaluation, rerun
-    from ..evaluation._results import read_records
+    from ..evaluation import Comparison, Evaluation, read_records, rerun
 
     found = rerun(
         source,

@@ -27,7 +27,7 @@ def make_feature_maps(
     n_classes: int = 10,
     sides: tuple[int, int] = (6, 14),
     clutter: float = 1.0,
-    random_state=None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Make feature maps as a convolutional network gives them: non-negative, sparse, of differing shapes.
 

@@ -137,7 +137,7 @@ def make_photo_views(
     kinds: Sequence[str] = ("crop", "warp", "blur", "relight", "jpeg"),
     strength: float = 0.7,
     image_size: int | None = None,
-    random_state=None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
     """Make other views of photographs: queries whose right answers are known.
 

@@ -19,9 +19,10 @@ from sklearn.pipeline import Pipeline
 
 from .._version import __version__
 from ._photo_set import ENLARGED, SIBLINGS, PhotoSet, enlarge, load_photo_set
+from ._pipelines import device_of, split
 from ._plain import NotPlainError, to_plain
 from ._results import Comparison, Evaluation
-from ._workspace import Run, Workspace, device_of, split, workspace_for
+from ._workspace import Run, Workspace, workspace_for
 
 
 def evaluate(
@@ -73,7 +74,8 @@ def evaluate(
         False gives whole photographs where the protocol has boxes.
 
     query_params : dict, default=None
-        Parameters of the Pipeline that differ for queries, such as ``{"pooler__regions": "whole"}`` of S004.
+        Parameters of the Pipeline that differ for queries, such as ``{"pooler__regions": "whole"}`` for
+        regional second-order pooling, whose queries are whole photographs.
 
     protocol_params : dict, default=None
         Options of the protocol: ``kappas``, ``method``, ``precision`` of the functions of

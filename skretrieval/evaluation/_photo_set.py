@@ -20,7 +20,7 @@ from ..datasets import load_image_folder
 from ..extraction import ImageCrop
 from ..metrics import ground_truth_from_labels
 
-#: Where to learn whitening for each published collection, as the papers do (S001, S002; Holidays as S002).
+#: Where to learn whitening for each published collection, as papers do that search one of two sets of buildings.
 SIBLINGS = {
     "oxford5k": "paris6k",
     "paris6k": "oxford5k",

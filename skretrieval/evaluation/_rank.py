@@ -47,7 +47,9 @@ def rank(
     return _joined([figures for _, figures in blocks], protocol, params)
 
 
-def _joined(blocks: list[dict[str, dict[str, Any]]], protocol: str, params: dict[str, Any]):
+def _joined(
+    blocks: list[dict[str, dict[str, Any]]], protocol: str, params: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Put the figures of all blocks together."""
     metrics: dict[str, dict[str, Any]] = {}
     per_query: dict[str, np.ndarray] = {}

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ _DECODING = threading.Lock()
 # is smaller, the published collections of 1024 pixels among them, stays Pillow's to the bit.
 _LARGE = 2**21
 _MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe
+
+
+class UnreadableImageWarning(UserWarning):
+    """Photographs could not be read and were left out, as ``on_error="warn"`` asks for; the message lists them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,7 @@ class ImageCrop:
     image: Any
     box: tuple[float, float, float, float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         box = tuple(self.box)
         if len(box) != 4:
             raise ValueError(f"box must be (left, top, right, bottom), got {len(box)} numbers.")
@@ -147,15 +151,15 @@ def check_headers(items: list) -> None:
 class _naming:
     """Turn whatever reading an image raises into an error that names the entry and its path."""
 
-    def __init__(self, index: int, item: Any):
+    def __init__(self, index: int, item: Any) -> None:
         self.index, self.item = index, item
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is None or not isinstance(error, Exception):
-            return False
+            return
         where = f"Entry {self.index} ({image_name(self.item)})"
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"{where}: no such file.") from error

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch, Tags, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseExtractor
 from ._feature_maps import read_ahead
+from ._images import UnreadableImageWarning
 from ._kernel_learning import gather_patches, layers_fingerprint, learn_layer
 from ._kernel_network import assemble
 
@@ -193,29 +196,29 @@ class ConvKernelExtractor(BaseExtractor):
 
     def __init__(
         self,
-        n_channels=(256, 512),
+        n_channels: Sequence[int] = (256, 512),
         *,
-        patch_size=(7, 1),
-        subsampling=2,
-        beta=8.0,
-        center=(True, False),
-        n_components=(64, 128),
-        contrast=0.01,
-        reg=0.1,
-        n_images=100,
-        n_patches=20000,
-        image_size=224,
-        multi_resolution=None,
-        batch_size=8,
-        device="auto",
-        on_error="raise",
-        memory=None,
-        memory_keeps="both",
-        memory_dtype="float32",
-        n_jobs=None,
-        random_state=None,
-        verbose=False,
-    ):
+        patch_size: int | Sequence[int] = (7, 1),
+        subsampling: int | Sequence[int] = 2,
+        beta: float | Sequence[float] = 8.0,
+        center: bool | Sequence[bool] = (True, False),
+        n_components: int | Sequence[int | None] | None = (64, 128),
+        contrast: float | Sequence[float] = 0.01,
+        reg: float | Sequence[float] = 0.1,
+        n_images: int = 100,
+        n_patches: int = 20000,
+        image_size: int | Sequence[int] | None = 224,
+        multi_resolution: str | None = None,
+        batch_size: int = 8,
+        device: str | torch.device = "auto",
+        on_error: str = "raise",
+        memory: Any = None,
+        memory_keeps: str = "both",
+        memory_dtype: str = "float32",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_channels = n_channels
         self.patch_size = patch_size
         self.subsampling = subsampling
@@ -287,8 +290,9 @@ class ConvKernelExtractor(BaseExtractor):
         if failed and not learned:
             warnings.warn(
                 f"{len(failed)} of {len(chosen)} images could not be read and were left out of fit: "
-                + "; ".join(list(failed.values())[:20]),
-                UserWarning,
+                + "; ".join(why.removesuffix(".") for why in list(failed.values())[:20])
+                + ".",
+                UnreadableImageWarning,
                 stacklevel=2,
             )
         return torch.cat(patches)
@@ -329,13 +333,13 @@ class ConvKernelExtractor(BaseExtractor):
         check_is_fitted(self, "layers_")
         return f"kernel-{self.fingerprint_}"
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = True
         return tags
 
 
-def _checked(name, value, kind, low, closed, none_allowed):
+def _checked(name: str, value: Any, kind: Any, low: int | None, closed: bool, none_allowed: bool) -> Any:
     """Return one entry of a per-layer parameter as a plain Python value, or say what it should have been."""
     if value is None and none_allowed:
         return None

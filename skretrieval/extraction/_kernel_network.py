@@ -146,7 +146,7 @@ class KernelLayer(nn.Module):
         norm = projected.norm(dim=1, keepdim=True)
         return projected / torch.where(norm > 0, norm, torch.ones_like(norm)), norm
 
-    def _kernel_map(self, direction, norm, filters) -> torch.Tensor:
+    def _kernel_map(self, direction: torch.Tensor, norm: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
         bias = torch.full_like(filters[:, 0], -self.beta)
         return functional.conv2d(direction, self.beta * filters[:, :, None, None], bias).exp_().mul_(norm)
 

@@ -12,7 +12,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import gen_batches, get_tags
 
 from .._region_sets import ragged_arange
-from ._image_index import IndexedImage, split_regions, write_file
+from ._image_index import IndexedImage, split_regions
+from ._writing import write_file
 
 # Numbers in a block: 4 MiB of float32.
 _BLOCK_ELEMENTS = 2**20

@@ -121,13 +121,13 @@ def in_a_row(
             f"unknown settings {unknown}: besides the recipe's own there are {list(Settings.__annotations__)}"
         )
     extractor = settings.get("extractor")
-    front = ConvFeatureExtractor("vgg16", layers="pool5") if extractor is None else _copy(extractor)
+    network = ConvFeatureExtractor("vgg16", layers="pool5") if extractor is None else _copy(extractor)
     retriever = NearestNeighborsRetriever() if retriever is None else retriever
     search: Any = retriever.set_params(n_neighbors=settings.get("n_neighbors", retriever.n_neighbors))
     expand = settings.get("expand")
     if expand is not None:
         search = QueryExpansion(search, expand, include_query=include_query)
-    return Pipeline([("extractor", front), ("pooler", pooler), *steps, ("retriever", search)])
+    return Pipeline([("extractor", network), ("pooler", pooler), *steps, ("retriever", search)])
 
 
 def _by_name(whitening: str) -> Any:
