@@ -235,7 +235,7 @@ def test_files_are_written_and_hashed_in_one_place(pattern):
 
 # Eigenvectors that are no principal axes, with what they are.
 OTHER_EIGENVECTORS = {
-    "extraction/_kernel_learning.py",  # a whitening of patches in torch, by all axes
+    "extraction/_kernel_learning.py",  # a whitening of patches, in float32: with a rank floor of its own
     "pooling/_second_order/_moments.py",  # logarithms of many small matrices at once
     "postprocessing/_learned_whitening.py",  # the generalised problem of two scatters
 }

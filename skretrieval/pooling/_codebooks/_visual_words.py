@@ -72,9 +72,9 @@ class VisualWordPooler(CodebookPooler):
         with torch.inference_mode():
             for indices, local, shape in self._located(X):
                 found, share = self._assigned(local.vectors)
-                found = local.over_cells(found, shape, -1).cpu().numpy()
-                share = local.over_cells(share, shape, 0).cpu().numpy()
-                for index, *own in zip(indices, found, share, strict=True):
+                found = local.over_cells(found, shape, -1)
+                share = local.over_cells(share, shape, 0)
+                for index, *own in zip(indices, found.cpu().numpy(), share.cpu().numpy(), strict=True):
                     words[index], shares[index] = own
         return (words, shares) if return_shares else words
 
