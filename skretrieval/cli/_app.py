@@ -257,7 +257,7 @@ def _query_item(image: Path, box: tuple[float, float, float, float] | None) -> A
     from ..extraction import ImageCrop
 
     if not image.is_file():
-        raise FileNotFoundError(f"no such file: {image}")
+        raise FileNotFoundError(f"no such file: {image}.")
     if box is None:
         return str(image)
     check_box(image, box)

@@ -142,11 +142,11 @@ def add_command(app: typer.Typer, told: Told) -> None:
         """
         with told():
             if source is None and dataset is None:
-                raise ValueError("give --dataset, or --from with a result")
+                raise ValueError("give --dataset, or --from with a result.")
             if source is not None:
                 if kappa or precision or ap:
                     raise ValueError(
-                        "--kappa, --precision and --ap are those of the result that is run again"
+                        "--kappa, --precision and --ap are those of the result that is run again."
                     )
                 places = {"dataset": dataset, "whitening_set": whitening_set, "distractors": distractors}
                 found, differing = run_again(
@@ -213,7 +213,7 @@ def parse(pairs: list[str] | None, name: str) -> dict[str, Any]:
     for pair in pairs or ():
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise ValueError(f"{name} takes NAME=VALUE, got {pair!r}")
+            raise ValueError(f"{name} takes NAME=VALUE, got {pair!r}.")
         try:
             found[key] = json.loads(text)
         except ValueError:
@@ -237,10 +237,10 @@ def protocol_options(
     given: dict[str, Any] = {"kappas": kappas or None, "precision": precision, "method": ap}
     given = {name: value for name, value in given.items() if value is not None}
     if given and dataset == "ukbench":
-        raise ValueError("ukbench is scored by N-S: --kappa, --precision and --ap are not for it")
+        raise ValueError("ukbench is scored by N-S: --kappa, --precision and --ap are not for it.")
     for name, option, rules in (("precision", "--precision", PRECISION_MODES), ("method", "--ap", METHODS)):
         if name in given and given[name] not in rules:
-            raise ValueError(f"{option} takes {', '.join(rules)}; got {given[name]!r}")
+            raise ValueError(f"{option} takes {', '.join(rules)}; got {given[name]!r}.")
     return given
 
 
@@ -266,9 +266,9 @@ def make_pipeline(
     from ..evaluation import stand_in
 
     if recipe not in recipes.__all__:
-        raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(sorted(recipes.__all__))}")
+        raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(sorted(recipes.__all__))}.")
     if whitening not in (None, "none", "pca", "learned"):
-        raise ValueError(f"whitening must be none, pca or learned, got {whitening!r}")
+        raise ValueError(f"whitening must be none, pca or learned, got {whitening!r}.")
     function = getattr(recipes, recipe)
     arguments: dict[str, Any] = {}
     if whitening is not None:

@@ -74,7 +74,7 @@ def make_feature_maps(
     """
     low, high = sides
     if not 1 <= low <= high:
-        raise ValueError(f"sides must be (smallest, largest), 1 <= smallest <= largest, got {tuple(sides)}")
+        raise ValueError(f"sides must be (smallest, largest), 1 <= smallest <= largest, got {tuple(sides)}.")
     rng = check_random_state(random_state)
     # Each object excites about a fifth of the channels; clutter has a dictionary of its own.
     objects = _signatures(rng, n_classes, n_channels)

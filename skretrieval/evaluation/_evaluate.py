@@ -221,12 +221,12 @@ def prepare(
     """Load what an evaluation takes; the arguments are those of ``evaluate``."""
     photographs, base_name = load(dataset, data_home, download, options)
     if photographs.n_queries == 0:
-        raise ValueError(f"{photographs.name} has neither queries nor labels: nothing can be scored")
+        raise ValueError(f"{photographs.name} has neither queries nor labels: nothing can be scored.")
     asked = photographs if crop_queries else photographs.uncropped()
     added = [_load_one(more, data_home, download) for more in as_list(distractors)]
     learning = _learning_set(whitening_set, base_name, data_home, download)
     if whitening_pairs is not None and learning is None:
-        raise ValueError("whitening_pairs are photographs of a whitening_set, and none is given")
+        raise ValueError("whitening_pairs are photographs of a whitening_set, and none is given.")
     choices = {
         "crop_queries": crop_queries,
         "query_params": dict(query_params or {}),
@@ -278,7 +278,7 @@ def compare(
     1.0
     """
     if not pipelines:
-        raise ValueError("There is no Pipeline to compare")
+        raise ValueError("There is no Pipeline to compare.")
     twice = bool(options.get("query_params"))
     with workspace_for(pipelines.values(), memory, options.get("verbose", False), twice) as workspace:
         return Comparison(
@@ -312,7 +312,7 @@ def _learning_set(whitening_set: Any, base_name: str, data_home: Any, download: 
     if isinstance(whitening_set, str) and whitening_set == "sibling":
         if base_name not in SIBLINGS:
             raise ValueError(
-                f"no sibling of {base_name!r} is known; there are those of {', '.join(SIBLINGS)}. Name a whitening_set"
+                f"no sibling of {base_name!r} is known; there are those of {', '.join(SIBLINGS)}. Name a whitening_set."
             )
         whitening_set = SIBLINGS[base_name]
     return load_photo_set(whitening_set, data_home=data_home, download=download)

@@ -193,9 +193,9 @@ def load_photo_set(
         return _from_bunch(bunch, {"name": text, "options": extra}, text)
     path = Path(text.removeprefix("folder:"))
     if not text.startswith("folder:") and not path.exists():
-        raise ValueError(f"dataset {text!r} is neither a folder nor one of {', '.join(fetchers())}")
+        raise ValueError(f"dataset {text!r} is neither a folder nor one of {', '.join(fetchers())}.")
     if options:
-        raise ValueError(f"options {sorted(options)} are for collections by name, not for {path}")
+        raise ValueError(f"options {sorted(options)} are for collections by name, not for {path}.")
     table = path if path.suffix.lower() == ".csv" else None
     folder = path if table is None else path.parent
     source = {"folder": str(path.absolute())}

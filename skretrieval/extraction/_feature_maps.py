@@ -107,7 +107,7 @@ class FeatureMaps:
         if isinstance(key, tuple):
             if len(key) != 2 or key[1] is not Ellipsis:
                 raise IndexError(
-                    "FeatureMaps takes one index: maps differ in shape and cannot be sliced together"
+                    "FeatureMaps takes one index: maps differ in shape and cannot be sliced together."
                 )
             key = key[0]
         if isinstance(key, np.ndarray) and key.ndim == 0:
@@ -115,7 +115,7 @@ class FeatureMaps:
         if isinstance(key, int | np.integer):
             size = len(self)
             if not -size <= key < size:
-                raise IndexError(f"index {key} is out of range for {size} feature maps")
+                raise IndexError(f"index {key} is out of range for {size} feature maps.")
             one = self[np.array([key % size])]
             (entry,) = one
             self.failed_.update(one.failed_)

@@ -236,18 +236,18 @@ def _read_upright(image: Any, draft: int | None) -> Image.Image:
 
 def _check_sides(size: tuple[int, int]) -> None:
     if min(size) < _MIN_SIDE:
-        raise ValueError(f"{size[0]}x{size[1]} pixels; each side needs at least {_MIN_SIDE}")
+        raise ValueError(f"{size[0]}x{size[1]} pixels; each side needs at least {_MIN_SIDE}.")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8:
-        raise ValueError(f"arrays must be uint8, got {array.dtype}")
+        raise ValueError(f"arrays must be uint8, got {array.dtype}.")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ValueError(f"arrays must have shape (H, W, 3) or (H, W), got {array.shape}")
+        raise ValueError(f"arrays must have shape (H, W, 3) or (H, W), got {array.shape}.")
     if min(array.shape[:2]) < 1:
-        raise ValueError(f"array of shape {array.shape} has no pixel")
+        raise ValueError(f"array of shape {array.shape} has no pixel.")
     return Image.fromarray(array)
 
 
@@ -258,7 +258,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image).astype(np.float64) / 257.0
         return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point images have no defined range; convert to 8 bits first")
+        raise ValueError("floating-point images have no defined range; convert to 8 bits first.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         # What lies under transparent pixels is arbitrary: show them on white, as a viewer does.
         rgba = image.convert("RGBA")
@@ -271,9 +271,9 @@ def _crop(image: Image.Image, box: tuple) -> Image.Image:
     left, top, right, bottom = (round(float(edge)) for edge in box)
     width, height = image.size
     if left < 0 or top < 0 or right > width or bottom > height:
-        raise ValueError(f"box {tuple(box)} lies outside the image of {width}x{height} pixels")
+        raise ValueError(f"box {tuple(box)} lies outside the image of {width}x{height} pixels.")
     if right - left < _MIN_SIDE or bottom - top < _MIN_SIDE:
-        raise ValueError(f"box {tuple(box)} is smaller than {_MIN_SIDE}x{_MIN_SIDE} pixels")
+        raise ValueError(f"box {tuple(box)} is smaller than {_MIN_SIDE}x{_MIN_SIDE} pixels.")
     return image.crop((left, top, right, bottom))
 
 

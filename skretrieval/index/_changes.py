@@ -62,7 +62,7 @@ class Known:
 def scan(folder: Path) -> dict[str, File]:
     """Find the images of a folder; those that vanish meanwhile were never there."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
+        raise FileNotFoundError(f"no such folder: {folder}.")
     files = {}
     for path in list_images(folder):
         try:
@@ -71,7 +71,7 @@ def scan(folder: Path) -> dict[str, File]:
             continue
         files[path] = File(stat.st_size, stat.st_mtime_ns)
     if not files:
-        raise ValueError(f"no images in {folder}")
+        raise ValueError(f"no images in {folder}.")
     return files
 
 

@@ -171,7 +171,7 @@ def read_manifest(path: Path) -> dict:
     """Read ``index.json`` and check that this release can read the index."""
     file = path / MANIFEST
     if not file.is_file():
-        raise FileNotFoundError(f"{path} holds no index ({MANIFEST} is missing). Make one: {_command(path)}")
+        raise FileNotFoundError(f"{path} holds no index ({MANIFEST} is missing). Make one: {_command(path)}.")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
@@ -183,7 +183,7 @@ def read_manifest(path: Path) -> dict:
         raise ValueError(
             f"{file} has format version {found}; this skretrieval {__version__} reads up to {FORMAT_VERSION}. It was "
             f"written by skretrieval {manifest.get('versions', {}).get('skretrieval', '(unknown)')}: upgrade to that, "
-            f"or make the index anew: {_command(path, rebuild=True)}"
+            f"or make the index anew: {_command(path, rebuild=True)}."
         )
     missing = {"folder", "settings", "files", "generation", "n_images", "versions"} - manifest.keys()
     if missing:
@@ -227,7 +227,7 @@ def read_model(path: Path, manifest: dict, kind: str) -> Pipeline:
         raise ValueError(
             f"{file} cannot be loaded ({error!r}). It was written with {words_of(manifest['versions'])}, this is "
             f"{words_of(package_versions())}. Install those versions, or make the index anew: "
-            f"{_command(path, manifest, rebuild=True)}"
+            f"{_command(path, manifest, rebuild=True)}."
         ) from error
 
 
@@ -260,13 +260,13 @@ def damaged(path: Path, name: str, what: str) -> ValueError:
     """Make the error that says which file is damaged and what to do."""
     return ValueError(
         f"{path / name} is damaged: {what}. Restore it from a copy, or make the index anew: "
-        f"{_command(path, rebuild=True)}"
+        f"{_command(path, rebuild=True)}."
     )
 
 
 def _command(path: Path, manifest: dict | None = None, rebuild: bool = False) -> str:
     folder = "FOLDER" if manifest is None else manifest["folder"]
-    return f"skretrieval index {folder} --out {path}" + (" --rebuild" if rebuild else "")
+    return f"`skretrieval index {folder} --out {path}{' --rebuild' if rebuild else ''}`"
 
 
 def package_versions() -> dict[str, str]:

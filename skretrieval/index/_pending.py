@@ -46,7 +46,7 @@ class Pending:
         except ValueError as error:
             raise ValueError(
                 f"{self.path / _PLAN} is damaged: {error}. Delete the folder {self.path}; the index itself is "
-                "not touched by that"
+                "not touched by that."
             ) from error
 
     def begin(self, settings: dict, fresh: bool) -> None:
@@ -93,7 +93,7 @@ class Pending:
                     np.load(rows, mmap_mode="r", allow_pickle=False)  # whole? It is read when all are merged.
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"{file} or its .npy is damaged: {error!r}. Delete both; their images are described again"
+                    f"{file} or its .npy is damaged: {error!r}. Delete both; their images are described again."
                 ) from error
             yield images, rows if images else None
 

@@ -46,17 +46,17 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
     settings = {**DEFAULTS, **chosen}
     if settings["recipe"] not in recipes.__all__:
         raise ValueError(
-            f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}"
+            f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}."
         )
     if settings["whitening"] not in ("none", "pca", "learned"):
-        raise ValueError(f"whitening must be none, pca or learned, got {settings['whitening']!r}")
+        raise ValueError(f"whitening must be none, pca or learned, got {settings['whitening']!r}.")
     if settings["extractor"] == "kernel" and settings["weights"] != "default":
         raise ValueError(
-            "weights are for torchvision networks; the kernel extractor learns from your photographs"
+            "weights are for torchvision networks; the kernel extractor learns from your photographs."
         )
     if make_pipeline(settings).named_steps["pooler"]._layers:
         raise ValueError(
-            f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python"
+            f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python."
         )
     return settings
 

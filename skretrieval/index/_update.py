@@ -95,7 +95,7 @@ def update_index(
         if base is not None and base["folder"] != str(folder) and not folder_moved:
             raise ValueError(
                 f"{out} is the index of {base['folder']}, not of {folder}. Give another --out, or say "
-                "--folder-moved if the photographs were moved there"
+                "--folder-moved if the photographs were moved there."
             )
         report = _update(folder, out, files, base, pending, settings, sample, extractor_params, progress)
     report.seconds = time.perf_counter() - began
@@ -116,7 +116,7 @@ def _update(
     labels = [label_of(path) for path in files]
     if settings["whitening"] == "learned" and not all(labels):
         raise ValueError(
-            "--whitening learned needs labels: put the images into sub-folders, one for each object"
+            "--whitening learned needs labels: put the images into sub-folders, one for each object."
         )
     known: dict[str, Known] = {}
     if base is not None:
@@ -144,7 +144,9 @@ def _update(
             found.update((path, item) for path, item in rows_of(images, rows).items() if path in described)
     if not found:
         reason = next(iter(report.skipped.items()))
-        raise ValueError(f"None of the {len(files)} images in {folder} can be read: {reason[0]}: {reason[1]}")
+        raise ValueError(
+            f"None of the {len(files)} images in {folder} can be read: {reason[0]}: {reason[1].removesuffix('.')}."
+        )
 
     # In the order of the paths, as a fresh index would have them.
     items = [found.pop(path) for path in sorted(found)]
@@ -198,13 +200,13 @@ def _write(
 def _locked(out: Path) -> Iterator[None]:
     """Make the folder of the index and keep other processes from writing to it; a killed process frees it."""
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _OURS):
-        raise ValueError(f"{out} is not empty and holds no index: give another --out")
+        raise ValueError(f"{out} is not empty and holds no index: give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(out / ".lock", timeout=0):
             yield
     except filelock.Timeout:
-        raise ValueError(f"another process is writing {out}") from None
+        raise ValueError(f"another process is writing {out}.") from None
 
 
 def _begin(
@@ -219,7 +221,7 @@ def _begin(
             if pending.has_shards() and not rebuild:
                 raise ValueError(
                     f"{out} holds interrupted work with other options: {error}. Use the same options to go on, "
-                    "or --rebuild to start anew"
+                    "or --rebuild to start anew."
                 ) from error
         else:
             if plan["fresh"]:
@@ -232,7 +234,7 @@ def _begin(
         try:
             settings = resolve_settings(options, base["settings"])
         except ValueError as error:
-            raise ValueError(f"{out}: {error}. Give another --out, or --rebuild to start anew") from error
+            raise ValueError(f"{out}: {error}. Give another --out, or --rebuild to start anew.") from error
     else:
         settings = resolve_settings(options)
     pending.begin(settings, fresh=base is None)
@@ -262,7 +264,7 @@ def _fitted_encoder(
             marks = pool.map(_is_readable, [folder / path for path in paths])
             readable = [str(folder / path) for path, good in zip(paths, marks, strict=True) if good]
         if not readable:
-            raise ValueError(f"none of the {len(paths)} images looked at in {folder} can be read")
+            raise ValueError(f"none of the {len(paths)} images looked at in {folder} can be read.")
         _LOG.info("Setting up from %d photographs", len(readable))
         with leniently(encoder, **params):
             fitted = encoder.fit(readable)

@@ -126,7 +126,7 @@ def regional_second_order(
     whitening = settings.get("whitening", "pca")
     if whitening != "pca":
         raise ValueError(
-            f"regional_second_order whitens in its pooler: whitening must be 'pca', got {whitening!r}"
+            f"regional_second_order whitens in its pooler: whitening must be 'pca', got {whitening!r}."
         )
     settings["extractor"] = settings.get("extractor") or ConvFeatureExtractor("vgg19", layers="relu5_4")
     pooler = RegionalSecondOrderPooler(

@@ -160,7 +160,7 @@ def multi_resolution_pfa(
     given = [name for name in ("whitening", "n_components") if settings.get(name) is not None]
     if given:
         raise ValueError(
-            f"multi_resolution_pfa selects n_features instead of whitening: {given} cannot be set"
+            f"multi_resolution_pfa selects n_features instead of whitening: {given} cannot be set."
         )
     sizes = list(image_size)
     default = ConvFeatureExtractor(
@@ -172,7 +172,7 @@ def multi_resolution_pfa(
     if local:
         if not isinstance(extractor, ConvFeatureExtractor):
             raise ValueError(
-                f"local=True needs a ConvFeatureExtractor, whose network classifies, got {extractor!r}"
+                f"local=True needs a ConvFeatureExtractor, whose network classifies, got {extractor!r}."
             )
         parts = [("global", pooler), ("local", ClassActivationMask(clone(pooler), backbone=None))]
         pooler = PoolerFusion(parts, combine="regions", norm=None)

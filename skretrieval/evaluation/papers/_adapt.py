@@ -30,11 +30,11 @@ def split_in_halves(photographs: PhotoSet) -> list[np.ndarray]:
         If there are no labels, or too few.
     """
     if photographs.protocol != "labels" or photographs.labels is None or photographs.queries is not None:
-        raise ValueError(f"{photographs.name}: labels are needed (sub-folders), and no queries of its own")
+        raise ValueError(f"{photographs.name}: labels are needed (sub-folders), and no queries of its own.")
     labels = np.asarray(photographs.labels)
     names, counts = np.unique(labels, return_counts=True)
     if np.count_nonzero(counts > 1) < 4:
-        raise ValueError(f"{photographs.name}: at least four labels with two photographs each are needed")
+        raise ValueError(f"{photographs.name}: at least four labels with two photographs each are needed.")
     first = np.isin(labels, names[::2])
     return [np.flatnonzero(first), np.flatnonzero(~first)]
 

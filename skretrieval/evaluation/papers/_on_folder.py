@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from .._workspace import Workspace, workspace_for
 from ._adapt import Adapter, split_in_halves, subset
 from ._folder_results import FolderReproduction, FolderRow, FolderSweep
 from ._tables import Sweep, TableRow, paper_sweeps, paper_tables
+
+_LOG = logging.getLogger("skretrieval.evaluation")
 
 #: Methods that take minutes for a hundred photographs, and how they come by that.
 SLOW = {"mop_cnn": "about 60 runs of the network per photograph"}
@@ -70,7 +73,7 @@ def reproduce_on_folder(
     verbose : bool, default=False
         Show progress bars.
     say : callable, default=None
-        Takes a line about each method as it is done.
+        Takes a line about each method as it is done; None logs it.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def reproduce_on_folder(
     ValueError
         If the folder has no labels, or fewer than two photographs of four labels.
     """
-    say = say or (lambda line: None)
+    say = say or _LOG.info
     printed, varied = paper_tables(papers), paper_sweeps(papers)
     photographs = load_photo_set(folder)
     halves = split_in_halves(photographs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections import Counter
@@ -22,6 +23,8 @@ from .._results import Evaluation, aligned, finite
 from .._workspace import Workspace, workspace_for
 from ._sweeps import evaluate_points
 from ._tables import Sweep, TableRow, paper_sweeps, paper_tables
+
+_LOG = logging.getLogger("skretrieval.evaluation")
 
 NO_COUNTERPART = "no counterpart among the recipes"
 
@@ -185,7 +188,7 @@ def reproduce(
     verbose : bool, default=False
         Show progress bars.
     say : callable, default=None
-        Takes a line about each evaluation as it is done.
+        Takes a line about each evaluation as it is done; None logs it.
 
     Returns
     -------
@@ -197,7 +200,7 @@ def reproduce(
     ValueError
         If a paper is unknown.
     """
-    say = say or (lambda line: None)
+    say = say or _LOG.info
     printed = [row for row in paper_tables(papers) if tables and (methods is None or row.recipe in methods)]
     varied = [
         sweep for sweep in paper_sweeps(papers) if sweeps and (methods is None or sweep.recipe in methods)

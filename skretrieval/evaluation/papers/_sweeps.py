@@ -134,7 +134,7 @@ def evaluate_points(
     steps, rest, _ = split(pipeline)
     if any(isinstance(step, DatabaseAugmentation) for _, step in rest):
         raise ValueError(
-            "a Pipeline with DatabaseAugmentation cannot be searched over: it works on the gallery"
+            "a Pipeline with DatabaseAugmentation cannot be searched over: it works on the gallery."
         )
     settings = seeded(clone(pipeline))
     task = prepare(dataset, data_home=data_home, download=download, **params)
