@@ -72,10 +72,12 @@ class VisualWordPooler(CodebookPooler):
         with torch.inference_mode():
             for indices, local, shape in self._located(X):
                 found, share = self._assigned(local.vectors)
-                found = local.over_cells(found, shape, -1)
-                share = local.over_cells(share, shape, 0)
-                for index, *own in zip(indices, found.cpu().numpy(), share.cpu().numpy(), strict=True):
-                    words[index], shares[index] = own
+                found, share = (
+                    local.over_cells(found, shape, -1).cpu(),
+                    local.over_cells(share, shape, 0).cpu(),
+                )
+                for index, own, its_share in zip(indices, found.numpy(), share.numpy(), strict=True):
+                    words[index], shares[index] = own, its_share
         return (words, shares) if return_shares else words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,7 +15,7 @@ class BoxesMixin:
         """Return the boxes (row, column, height, width), an integer array (R, 4)."""
         raise NotImplementedError
 
-    def boxes(self, shape, image_size):
+    def boxes(self, shape: Sequence[int], image_size: Sequence[float]) -> np.ndarray:
         """Tell where the regions lie in the photograph. Needs no fit.
 
         Parameters

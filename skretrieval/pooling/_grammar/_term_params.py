@@ -58,7 +58,7 @@ class TermParameters:
 
     _registries: Mapping[str, Mapping[str, Callable]]
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters, those of the terms as ``reduce_params__p``.
 
         Parameters
@@ -81,7 +81,7 @@ class TermParameters:
                         params[f"{name}__{parameter}"] = value
         return params
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Any:
         """Set parameters; those of the terms are named as in :meth:`get_params`.
 
         A dict that was given is not changed: a new one takes its place. Terms are set before their parameters.

@@ -227,6 +227,19 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         -------
         boxes : ndarray of shape (1, 4)
             Left, top, right and bottom of the photograph.
+
+        Raises
+        ------
+        AttributeError
+            Unless ``regions="whole"``.
+        ValueError
+            If a size is not positive.
+
+        Examples
+        --------
+        >>> from skretrieval.pooling import RegionalSecondOrderPooler
+        >>> RegionalSecondOrderPooler(regions="whole").boxes((6, 8), (640, 480))
+        array([[  0.,   0., 640., 480.]])
         """
         return super().boxes(shape, image_size)
 
