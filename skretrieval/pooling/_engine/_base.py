@@ -22,7 +22,6 @@ from ._batches import (
     iter_batches,
     n_entries,
     one_thread,
-    raise_channels,
 )
 from ._cached import descriptor_cache
 
@@ -269,11 +268,8 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         results = RegionSets(n_entries(X)) if sets else Rows(n_entries(X))
         self._check_input(X)
         channels = self.__dict__.get("_channels")
-        cache = None
-        if getattr(getattr(X, "extractor", None), "memory", None) is not None:
-            cache = descriptor_cache(self, X)
-        if cache is not None and None not in (channels, cache.channels) and channels != cache.channels:
-            raise_channels(0, cache.channels, channels)
+        cached = getattr(getattr(X, "extractor", None), "memory", None) is not None
+        cache = descriptor_cache(self, X, channels) if cached else None
         with nullcontext() if cache is None else cache:
             for batches in iter_batches(X, channels, self._layers, self._describing_bytes, cache):
                 if isinstance(batches, Found):
@@ -290,7 +286,7 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
                 results.add(batches[0].indices, counts, rows)
                 if cache is not None:
                     cache.add(batches[0].digests, counts, rows, self._channels)
-        if "_channels" not in self.__dict__:
+        if cache is not None and "_channels" not in self.__dict__:
             self._start_by_zeros(cache.channels)
         return results.finish()
 
