@@ -1,4 +1,4 @@
-"""Feature maps as they are kept on disk."""
+"""Feature maps as they are cached on disk."""
 
 from __future__ import annotations
 

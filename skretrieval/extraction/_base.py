@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ from torch.nn import functional
 
 from .._cache import as_memory, folder_of
 from .._region_sets import OutputMixin
-from ._feature_maps import FeatureMaps
+from ._feature_maps import FeatureMaps, Known
 from ._images import (
     check_headers,
     check_images,
@@ -242,9 +241,10 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
         pixels = sum(array.shape[0] * array.shape[1] for array in entry.arrays)
         return min(self.batch_size, max(1, _CPU_PIXELS // pixels))
 
-    def _read(self, position: int, item: Any, store: Any, known: Mapping[str, Any] | None) -> Bunch:
+    def _read(self, position: int, item: Any, store: Any, known: Known | None) -> Bunch:
         sizes = self.sizes()
-        key, data, digest = None, None, ""
+        key, data = None, None
+        digest: Any = None
         if store is not None or known is not None:
             digest, data = content_digest(item, position=position)
         if known is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,13 @@ _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected 
 
 # The pixels that one pass may hold while it waits for batches of equal shape to fill, in batches.
 _WAITING_BATCHES = 8
+
+
+class Known(Protocol):
+    """What is known of photographs, by the digest of their content; a dict is one."""
+
+    def get(self, digest: str, /) -> Any:
+        """Return what is known of a photograph, or None. Called by the threads that read files."""
 
 
 class MapBatch(NamedTuple):
@@ -157,12 +164,12 @@ class FeatureMaps:
         for batch in self.batches_beside(None):
             yield batch.indices, batch.maps
 
-    def batches_beside(self, known: Mapping[str, Any] | None) -> Iterator[MapBatch]:
+    def batches_beside(self, known: Known | None) -> Iterator[MapBatch]:
         """Yield the maps of the photographs that `known` lacks, and what it knows of the others.
 
         Parameters
         ----------
-        known : mapping or None
+        known : Known or None
             What is known of photographs, by the digest of their content. It is looked up where files are read, in
             threads ahead of the network: a photograph in it is neither decoded nor run through the network. None
             saves the digests.
@@ -187,7 +194,7 @@ class FeatureMaps:
                 stacklevel=2,
             )
 
-    def _pass(self, known: Mapping[str, Any] | None) -> Iterator[MapBatch]:
+    def _pass(self, known: Known | None) -> Iterator[MapBatch]:
         """Yield maps in batches of equal shape, and what is known; fill `failed_`."""
         extractor, positions, failed = self.extractor, self.positions, self.failed_
         extractor._network()
@@ -217,7 +224,7 @@ class FeatureMaps:
 
 
 def read_ahead(
-    extractor: Any, images: list, positions: np.ndarray, store: Any, known: Mapping[str, Any] | None = None
+    extractor: Any, images: list, positions: np.ndarray, store: Any, known: Known | None = None
 ) -> Iterator:
     """Read, decode and resize in threads, in order, at most a few batches ahead of the network."""
 

@@ -129,5 +129,7 @@ def regional_second_order(
             f"regional_second_order whitens in its pooler: whitening must be 'pca', got {whitening!r}."
         )
     settings["extractor"] = settings.get("extractor") or ConvFeatureExtractor("vgg19", layers="relu5_4")
-    pooler = RegionalSecondOrderPooler(n_clusters, n_local, settings.get("n_components", 512))
+    pooler = RegionalSecondOrderPooler(
+        n_clusters, n_local=n_local, n_components=settings.get("n_components", 512)
+    )
     return in_a_row(pooler, [], None, False, **settings)  # eq 8 leaves the query out

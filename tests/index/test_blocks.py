@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from skretrieval._linalg import _axes as _linalg
+from skretrieval._linalg import _rows as _linalg
 from skretrieval.index import IndexedImage, _blocks, _pending, _update, make_pipeline, resolve_settings
 from skretrieval.index import _image_index as _index
 from skretrieval.index._blocks import merge, write_blocks

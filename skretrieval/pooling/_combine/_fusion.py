@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from sklearn.utils._param_validation import StrOptions
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._batches import Batch
 from ._composition import PoolerComposition
 
@@ -52,8 +52,9 @@ class PoolerFusion(PoolerComposition):
     Notes
     -----
     With ``combine="regions"`` the output is a list of n arrays of shape (n_parts, d), or of as many rows as the parts
-    have regions, as :class:`RegionalSecondOrderPooler` gives: S003 so compares the descriptor of the whole image beside that of its
-    most telling cells (:class:`ClassActivationMask`). Containers of ``set_output`` are no use for it.
+    have regions, as :class:`RegionalSecondOrderPooler` gives: S003 so compares the descriptor of the whole image
+    beside that of its most telling cells (:class:`ClassActivationMask`). Containers of ``set_output`` are no use for
+    it.
 
     References
     ----------

@@ -22,7 +22,6 @@ from ._batches import (
     iter_batches,
     n_entries,
     one_thread,
-    raise_channels,
 )
 from ._cached import descriptor_cache
 
@@ -211,7 +210,6 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         return self._output(X, self._describe_all(X))
 
     # ------------------------------------------------------------------ passes over the maps
-    @torch.inference_mode()
     def _learn(self, X: Any) -> Any:
         """Fit, in as many passes as it takes; return what the last one gathered."""
         self._check_parameters()
@@ -220,22 +218,24 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         if not self._learns:
             self._look(X)
             return None
-        state, channels = None, None
-        while True:
-            for batches in iter_batches(X, channels, self._layers, self._learning_bytes):
-                if channels is None:
-                    channels = [batch.maps.shape[1] for batch in batches]
-                    self._start(channels)
-                    state = self._begin(X)
-                if not self._layers:
-                    self._check_values(batches[0])
-                with one_thread(batches[0].maps, unless=self._several_threads):
-                    self._update(state, batches)
+        state, channels, more = None, None, True
+        while more:
+            with torch.inference_mode():
+                for batches in iter_batches(X, channels, self._layers, self._learning_bytes):
+                    if channels is None:
+                        channels = [batch.maps.shape[1] for batch in batches]
+                        self._start(channels)
+                        state = self._begin(X)
+                    if not self._layers:
+                        self._check_values(batches[0])
+                    with one_thread(batches[0].maps, unless=self._several_threads):
+                        self._update(state, batches)
             following = self._finish(state, X)
-            if following is None:
-                return state
-            state = following
+            more = following is not None
+            state = following if more else state
+        return state
 
+    @torch.inference_mode()
     def _look(self, X: Any) -> None:
         """Fit where nothing is learned: check what is in memory, and describe one map."""
         head = X.head() if isinstance(X, FeatureMaps) else X
@@ -268,11 +268,8 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         results = RegionSets(n_entries(X)) if sets else Rows(n_entries(X))
         self._check_input(X)
         channels = self.__dict__.get("_channels")
-        cache = None
-        if getattr(getattr(X, "extractor", None), "memory", None) is not None:
-            cache = descriptor_cache(self, X)
-        if cache is not None and None not in (channels, cache.channels) and channels != cache.channels:
-            raise_channels(0, cache.channels, channels)
+        cached = getattr(getattr(X, "extractor", None), "memory", None) is not None
+        cache = descriptor_cache(self, X, channels) if cached else None
         with nullcontext() if cache is None else cache:
             for batches in iter_batches(X, channels, self._layers, self._describing_bytes, cache):
                 if isinstance(batches, Found):
@@ -289,7 +286,7 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
                 results.add(batches[0].indices, counts, rows)
                 if cache is not None:
                     cache.add(batches[0].digests, counts, rows, self._channels)
-        if "_channels" not in self.__dict__:
+        if cache is not None and "_channels" not in self.__dict__:
             self._start_by_zeros(cache.channels)
         return results.finish()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -145,7 +145,7 @@ def iter_batches(
     channels: list[int] | None,
     layers: bool = False,
     block_bytes: int = BATCH_BYTES,
-    known: Mapping[str, np.ndarray] | None = None,
+    known: Any = None,
 ) -> Iterator[Any]:
     """Yield checked batches, one `Batch` per layer, and photographs that are known, one `Found` each.
 
@@ -159,7 +159,7 @@ def iter_batches(
         Whether entries are tuples.
     block_bytes : int
         Bytes of maps in a batch on a CPU, at least one entry. Maps on a GPU come in large batches.
-    known : mapping, optional
+    known : DescriptorCache, optional
         Descriptors by the content of photographs (see :meth:`FeatureMaps.batches_beside`), for `FeatureMaps`.
 
     Yields

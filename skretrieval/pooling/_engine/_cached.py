@@ -9,9 +9,10 @@ import numpy as np
 
 from ..._cache import DescriptorWriter, Shard, descriptor_folder, hashed, pooler_key, reader_of
 from ...extraction import FeatureMaps
+from ._batches import raise_channels
 
 
-def descriptor_cache(pooler: Any, X: Any) -> DescriptorCache | None:
+def descriptor_cache(pooler: Any, X: Any, channels: list[int] | None) -> DescriptorCache | None:
     """Return where the descriptors of a pooler are cached, or None if they are not.
 
     Parameters
@@ -20,12 +21,24 @@ def descriptor_cache(pooler: Any, X: Any) -> DescriptorCache | None:
         About to describe `X`.
     X : FeatureMaps
         Maps whose extractor has a ``memory``.
+    channels : list of int or None
+        Channels that the pooler knows from fit.
+
+    Raises
+    ------
+    ValueError
+        If the cached descriptors were made of maps with another number of channels.
     """
     if type(X) is not FeatureMaps:  # a derived class may have other batches than the photographs'
         return None
     key = pooler_key(pooler)
     folder = None if key is None else descriptor_folder(X.extractor, key)
-    return None if folder is None else DescriptorCache(folder)
+    if folder is None:
+        return None
+    cache = DescriptorCache(folder)
+    if channels is not None and cache.channels not in (None, channels):
+        raise_channels(0, cache.channels, channels)
+    return cache
 
 
 class DescriptorCache:
@@ -44,8 +57,8 @@ class DescriptorCache:
         self._writer = DescriptorWriter(folder)
 
     @property
-    def channels(self) -> list[int] | None:
-        """The channels of the maps that the descriptors were made of; None while there are none."""
+    def channels(self) -> Any:
+        """The channels of the maps that the descriptors were made of, a list of int; None while there are none."""
         return self._reader.channels
 
     def get(self, digest: str) -> np.ndarray | None:
