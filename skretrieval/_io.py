@@ -79,7 +79,7 @@ def move_into_place(finished: str | os.PathLike, path: str | os.PathLike) -> Non
 
 def new_hash(size: int = 20) -> Any:
     """Return an object with ``update``, ``digest`` and ``hexdigest`` that gives `size` bytes."""
-    return hashlib.new(HASH, digest_size=size)
+    return hashlib.new(HASH, digest_size=size)  # type: ignore[call-arg]
 
 
 def hash_bytes(*parts: bytes, size: int = 20) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import TransformerMixin
 from sklearn.utils import check_array, get_tags
@@ -214,7 +215,7 @@ def split_region_sets(rows: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]
     return np.split(rows, offsets[1:-1])
 
 
-def ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def ragged_arange(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray[np.intp]:
     """Concatenate ``arange(start, start + count)`` for every pair of ``starts`` and ``counts``.
 
     Parameters
@@ -224,7 +225,7 @@ def ragged_arange(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    numbers : ndarray of shape (counts.sum(),)
+    ndarray of shape (counts.sum(),)
     """
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)

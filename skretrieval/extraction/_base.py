@@ -243,7 +243,8 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
 
     def _read(self, position: int, item: Any, store: Any, known: Known | None) -> Bunch:
         sizes = self.sizes()
-        key, data, digest = None, None, ""
+        key, data = None, None
+        digest: Any = None
         if store is not None or known is not None:
             digest, data = content_digest(item, position=position)
         if known is not None:
@@ -289,7 +290,7 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
 
     @torch.inference_mode()
     def _fuse(self, per_size: list[list[torch.Tensor]]) -> list[torch.Tensor]:
-        """Combine the resolutions: maps summed at the largest map's size, or side by side (S003, Algorithm 1)."""
+        """Combine the resolutions: maps summed at the largest map's size, or side by side."""
         if self.multi_resolution != "sum" or len(per_size) == 1:
             return [maps for layers in per_size for maps in layers]
         fused = []

@@ -1,9 +1,10 @@
 """From rankings to scores."""
 
-from ._at_k import PRECISION_MODES, precision_at_k, recall_at_k
-from ._average_precision import METHODS, ap_from_relevance, average_precision, mean_average_precision
-from ._evaluate import evaluate, ground_truth_from_labels
-from ._leave_one_out import DISTRACTOR, leave_one_out_map
+from .._average_precision import DISTRACTOR, METHODS, PRECISION_MODES, ap_from_relevance
+from ._at_k import precision_at_k, recall_at_k
+from ._average_precision import average_precision, mean_average_precision
+from ._evaluate import evaluate, evaluate_rankings, ground_truth_from_labels
+from ._leave_one_out import leave_one_out_map
 from ._protocols import (
     evaluate_holidays,
     evaluate_labels,
@@ -23,6 +24,7 @@ __all__ = [
     "evaluate_holidays",
     "evaluate_labels",
     "evaluate_oxford",
+    "evaluate_rankings",
     "evaluate_revisited",
     "evaluate_ukbench",
     "ground_truth_from_labels",

@@ -1,8 +1,11 @@
 """Signed power normalisation."""
 
 from numbers import Real
+from typing import Any, Self
 
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, _fit_context
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
@@ -61,11 +64,11 @@ class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
 
     _parameter_constraints: dict = {"exponent": [Interval(Real, 0, 1, closed="right")]}
 
-    def __init__(self, exponent=0.5):
+    def __init__(self, exponent: float = 0.5) -> None:
         self.exponent = exponent
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Record the number of features.
 
         Parameters
@@ -85,7 +88,7 @@ class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
         validate_data(self, X, accept_sparse="csr", dtype=self._row_dtypes)
         return self
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> Any:
         """Undo :meth:`transform`.
 
         Parameters
@@ -104,10 +107,10 @@ class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
         X = validate_data(self, X, accept_sparse="csr", dtype=self._row_dtypes, reset=False)
         return signed_power(X, 1.0 / self.exponent)
 
-    def _transform_rows(self, rows):
+    def _transform_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
         return signed_power(rows, self.exponent)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         tags.input_tags.sparse = True

@@ -2,13 +2,16 @@
 
 import warnings
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import euclidean_distances
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -121,14 +124,14 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_features=768,
+        n_features: int = 768,
         *,
-        n_axes=None,
-        absolute=False,
-        use_correlation=False,
-        n_init=10,
-        random_state=None,
-    ):
+        n_axes: int | float | None = None,
+        absolute: bool = False,
+        use_correlation: bool = False,
+        n_init: int = 10,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.n_features = n_features
         self.n_axes = n_axes
         self.absolute = absolute
@@ -137,7 +140,7 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Choose the features.
 
         Parameters
@@ -211,15 +214,15 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
         self.selected_features_ = np.sort(selected)
         return self
 
-    def _loadings(self, X):
+    def _loadings(self, X: Any) -> NDArray[Any]:
         """Compute the loadings of the features on the first axes, one row per feature."""
         D = X.shape[1]
         if isinstance(self.n_axes, Integral) and self.n_axes < D:
             axes = principal_axes(X, self.n_axes)
-            n_axes = check_rank(axes, "n_axes", self.n_axes, *X.shape, "descriptors")
+            n_axes = check_rank(axes, "n_axes", self.n_axes, X.shape[0], X.shape[1], "descriptors")
         else:
             axes = principal_axes(X)
-            n_axes = check_rank(axes, "n_axes", None, *X.shape, "descriptors")
+            n_axes = check_rank(axes, "n_axes", None, X.shape[0], X.shape[1], "descriptors")
             if self.n_axes is None:
                 n_axes = max(1, min(self.n_features - 1, n_axes))
             elif not isinstance(self.n_axes, Integral):
@@ -235,7 +238,7 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
         loadings = np.round(axes.components[:n_axes].T, _DECIMALS)
         return np.ascontiguousarray(np.abs(loadings) if self.absolute else loadings)
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> Any:
         """Put the features kept back in their places, with zeros in all others.
 
         Parameters
@@ -253,25 +256,25 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
         rows, offsets = stack_region_sets(X)
         return split_region_sets(super().inverse_transform(rows), offsets)
 
-    def _transform_table(self, X):
+    def _transform_table(self, X: Any) -> NDArray[Any]:
         return SelectorMixin.transform(self, X)  # keeps the dtypes of a DataFrame's columns
 
-    def _transform_rows(self, rows):
+    def _transform_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
         return np.take(rows, self.selected_features_, axis=1)
 
-    def _get_support_mask(self):
+    def _get_support_mask(self) -> NDArray[np.bool_]:
         check_is_fitted(self)
         mask = np.zeros(self.n_features_in_, dtype=bool)
         mask[self.selected_features_] = True
         return mask
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def _seeding(points):
+def _seeding(points: NDArray[Any]) -> Any:
     """Return what KMeans takes as `init`: greedy k-means++ from one table of distances, for any number of runs.
 
     scikit-learn computes the distances of the candidates anew at every step: many products of a few rows with all the
@@ -294,7 +297,9 @@ def _seeding(points):
     return lambda X, n_clusters, random_state: X[greedy_seeds(distances, n_clusters, random_state)]
 
 
-def greedy_seeds(distances, n_clusters, random_state):
+def greedy_seeds(
+    distances: NDArray[np.float64], n_clusters: int, random_state: np.random.RandomState
+) -> NDArray[np.intp]:
     """Choose seeds far from one another: k-means++, with the best of several candidates at every step.
 
     Parameters

@@ -51,9 +51,9 @@ class BoxesMixin:
                [100., 200., 300., 600.]])
         """
         self._validate_params()  # type: ignore[attr-defined]
-        if len(shape) != 2 or not all(isinstance(side, Integral) and side > 0 for side in shape):
+        if len(shape) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in shape):
             raise ValueError(f"shape must be (height, width), two positive numbers of cells, got {shape}.")
-        if len(image_size) != 2 or not all(isinstance(side, Real) and side > 0 for side in image_size):
+        if len(image_size) != 2 or not all(isinstance(side, Real) and float(side) > 0 for side in image_size):
             raise ValueError(f"image_size must be (width, height), two positive numbers, got {image_size}.")
         height, width = (int(side) for side in shape)
         row, col, high, wide = self._region_boxes(height, width).T

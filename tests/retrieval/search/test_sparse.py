@@ -17,7 +17,7 @@ from skretrieval.pooling import BoWPooler
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 from skretrieval.retrieval._descriptors import DescriptorSet
 from skretrieval.retrieval._search import _scorer
-from skretrieval.retrieval._search._sparse_scores import make_scorer
+from skretrieval.retrieval._search._exact import make_scorer
 
 METRICS = ["cosine", "euclidean", "manhattan"]
 
