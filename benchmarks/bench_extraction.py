@@ -66,7 +66,7 @@ class Chain:
         self.pooler = GRMACPooler().fit(self.maps)
         network = self.extractor._network()
         self.module = network.module
-        entries = [self.extractor._read(place, path, None) for place, path in enumerate(self.paths)]
+        entries = [self.extractor._read(place, path, None, None) for place, path in enumerate(self.paths)]
         size = self.extractor._n_together(entries[0])
         mean = torch.tensor(network.mean, device=DEVICE).view(1, 3, 1, 1)
         self.inputs = []
@@ -87,7 +87,7 @@ class Chain:
 
     def decode(self):
         for place, path in enumerate(self.paths):
-            self.extractor._read(place, path, None)
+            self.extractor._read(place, path, None, None)
 
 
 def finished(result):

@@ -26,7 +26,8 @@ def add_command(app: typer.Typer, told: Told) -> None:
     @app.command()
     def reproduce(
         paper: Annotated[
-            list[str] | None, typer.Option("--paper", "-p", help="S000 ... S004. [default: all]")
+            list[str] | None,
+            typer.Option("--paper", "-p", help="The key of a paper, as tables print it. [default: all]"),
         ] = None,
         recipe: Annotated[
             list[str] | None, typer.Option("--recipe", "-r", help="Only these methods. [default: all]")

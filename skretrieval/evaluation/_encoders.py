@@ -62,7 +62,7 @@ def stand_in(
         if isinstance(other.layers, list) or isinstance(other.image_size, list):
             raise ValueError("several layers or resolutions need a network, not the kernel extractor.")
         size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
-        return ConvKernelExtractor(random_state=0, **size, **params)
+        return _with(ConvKernelExtractor(random_state=0, **size), **params)
     patches = isinstance(other.backbone, partial)
     if backbone is not None:
         ConvFeatureExtractor(backbone).check_backbone()

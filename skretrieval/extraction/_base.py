@@ -290,7 +290,7 @@ class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
 
     @torch.inference_mode()
     def _fuse(self, per_size: list[list[torch.Tensor]]) -> list[torch.Tensor]:
-        """Combine the resolutions: maps summed at the largest map's size, or side by side (S003, Algorithm 1)."""
+        """Combine the resolutions: maps summed at the largest map's size, or side by side."""
         if self.multi_resolution != "sum" or len(per_size) == 1:
             return [maps for layers in per_size for maps in layers]
         fused = []

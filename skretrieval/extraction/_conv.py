@@ -50,7 +50,7 @@ class ConvFeatureExtractor(BaseExtractor):
         Longest side in pixels; None keeps the size. Several sizes are multi-resolution.
 
     multi_resolution : {"sum", "stack"} or None, default=None
-        With several sizes: sum the maps, bilinearly resized to the largest (early fusion, S003 Algorithm 1), or
+        With several sizes: sum the maps, bilinearly resized to the largest (early fusion), or
         give a tuple of maps, resolutions in the given order and within each the layers. None means "stack".
 
     batch_size : int, default=8
@@ -110,8 +110,10 @@ class ConvFeatureExtractor(BaseExtractor):
 
     Notes
     -----
-    The layer of the papers: S002 uses pool5 of VGG16, S001 and S004 the last convolution (relu5_3, relu5_4 of
-    VGG19), S003 ``["layer4", "layer3"]`` of ResNet50; S000 does not say pool5 or relu5_3 (A-11).
+    Which layer: the methods of this package were published on pool5 of VGG16 (adaptive Gaussian), on the last
+    convolution, relu5_3 or relu5_4 of VGG19 (region integration, regional second order), or on
+    ``["layer4", "layer3"]`` of ResNet50 (square-sum R-MAC). Zhao et al. (GSW, ISPRS International Journal of
+    Geo-Information, 2021) do not say whether theirs is pool5 or relu5_3.
 
     With `memory`, descriptors are written as they come (every few seconds, at the end, and when the pass is
     interrupted): the same call resumes after an interruption. They are found again by the photograph's content and

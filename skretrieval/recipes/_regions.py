@@ -19,7 +19,7 @@ from ._build import Settings, describe_and_search, in_a_row, whiten_regions
 
 
 def grmac(*, n_levels: int = 3, p: float = 3.0, **settings: Unpack[Settings]) -> Pipeline:
-    """Return GR-MAC alone (S000 section 3.2).
+    """Return GR-MAC alone (Zhao et al. 2021, section 3.2).
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def rmac(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pipeline:
 
 
 def region_integration(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pipeline:
-    """Return feature weighting and region integration (S001): every region is whitened before the sum.
+    """Return feature weighting and region integration: every region is whitened before the sum.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def region_integration(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pi
         Scales of the region grid.
     **settings
         See the package. "pca" whitens the regions; anything else is applied to their sum. The paper expands queries
-        with 5 (Oxford5k), 10 or 30 (Paris6k) results, the query counted among them: ``expand`` 4, 9 or 29 (A-34).
+        with 5 (Oxford5k), 10 or 30 (Paris6k) results, the query counted among them: ``expand`` 4, 9 or 29.
 
     Returns
     -------
@@ -99,11 +99,11 @@ def fde(
 def regional_second_order(
     *, n_clusters: int = 3, n_local: int | None = 128, **settings: Unpack[Settings]
 ) -> Pipeline:
-    """Return regional second-order pooling (S004): region sets, compared by their best pair (eq 7).
+    """Return regional second-order pooling (Jeong et al. 2017): region sets, compared by their best pair (eq 7).
 
     VGG19's relu5_4 unless another extractor is given. Queries that are crops want their whole region only:
     ``set_params(pooler__regions="whole")`` before they are described. Query expansion takes the best regions of 10
-    results and leaves the query out (eq 8, A-32): ``expand=10``, but not for Holidays.
+    results and leaves the query out (eq 8): ``expand=10``, but not for Holidays.
 
     Parameters
     ----------

@@ -30,8 +30,8 @@ def ms_rmac(*, weights: Sequence[float] | None = None, **settings: Unpack[Settin
     Parameters
     ----------
     weights : sequence of float, default=None
-        Factor of each layer's l2-normalised descriptor; the method's authors learn them from labels, None is alike
-        (A-33).
+        Factor of each layer's l2-normalised descriptor; the method's authors learn them from labels, None is 1 for
+        each: without labels there is nothing to learn them from.
     **settings
         See the package. `whitening` is None unless given; an `extractor` of yours gives tuples of maps.
 
@@ -48,7 +48,7 @@ def ms_rmac(*, weights: Sequence[float] | None = None, **settings: Unpack[Settin
 def late_fusion_rmac(
     *, image_size: Sequence[int] = (550, 800, 1050), **settings: Unpack[Settings]
 ) -> Pipeline:
-    """Return R-MAC at several resolutions, l2-normalised and added (Gordo et al. 2017, as baseline of S003).
+    """Return R-MAC at several resolutions, l2-normalised and added (Gordo et al. 2017).
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def multi_resolution_pfa(
     random_state: int | np.random.RandomState | None = None,
     **settings: Unpack[Settings],
 ) -> Pipeline:
-    """Return square-sum R-MAC over resolutions and layers, reduced by feature selection (S003).
+    """Return square-sum R-MAC over resolutions and layers, reduced by feature selection.
 
     The maps of three resolutions are added, for the last two stages of ResNet50; their descriptors are concatenated,
     the principal features selected, and compared by Manhattan distance.

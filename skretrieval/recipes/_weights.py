@@ -31,7 +31,7 @@ def gsw(
     rho: float = 100.0,
     **settings: Unpack[Settings],
 ) -> Pipeline:
-    """Return GSW: GR-MAC and SJW fused, whitened without reduction (S000 eq 10).
+    """Return GSW: GR-MAC and SJW fused, whitened without reduction (Zhao et al. 2021, eq 10).
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def gsw(
 
 
 def sjw(*, n_channels: float | int = 0.3, rho: float = 100.0, **settings: Unpack[Settings]) -> Pipeline:
-    """Return saliency joint weighting alone (S000 section 3.3).
+    """Return saliency joint weighting alone (Zhao et al. 2021, section 3.3).
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def sjw(*, n_channels: float | int = 0.3, rho: float = 100.0, **settings: Unpack
 def adaptive_gaussian(
     *, alpha: float = 0.1, channel: str | Callable | None = "element", **settings: Unpack[Settings]
 ) -> Pipeline:
-    """Return adaptive Gaussian and element-value weights (S002).
+    """Return adaptive Gaussian and element-value weights, an unsupervised aggregation of VGG16's pool5.
 
     Parameters
     ----------

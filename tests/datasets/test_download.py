@@ -37,6 +37,19 @@ def test_a_file_arrives_whole(server, path, sha256):
     assert left_over(path) == []
 
 
+def test_what_goes_on_is_logged_and_not_printed(server, path, caplog, capfd):
+    server.files["gnd.pkl"] = DATA
+    caplog.set_level("INFO", logger="skretrieval")
+    download(remote(f"{server.base}/elsewhere", server.base), path, PATIENT, None)
+    first, failed, second = [record.getMessage() for record in caplog.records]
+    assert first == f"Downloading gnd.pkl from {server.base}/elsewhere/gnd.pkl"
+    assert "did not come from" in failed
+    assert "404" in failed
+    assert second == f"Downloading gnd.pkl from {server.base}/gnd.pkl"
+    assert {record.name for record in caplog.records} == {"skretrieval.datasets"}
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("sha256", [None, SHA256])
 def test_cut_connections_are_resumed_where_they_ended(server, path, sha256):
     server.files["gnd.pkl"] = DATA

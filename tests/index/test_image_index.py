@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 import pytest
 
-from skretrieval.index import ImageIndex, IndexedImage, _update, _writing
+from skretrieval.index import ImageIndex, IndexedImage, _update, _writing, index_info, update_index
 from skretrieval.index import _image_index as _index
 
 
@@ -213,3 +213,20 @@ def test_image_index_from_python(index_copy, shared_photographs):
     assert indices.shape == distances.shape == (2, 12)
     assert indices[:, 0].tolist() == [4, 7]
     assert loaded.pipeline.score(loaded.files, loaded.labels) > 0
+
+
+def test_info_from_python(index_copy, shared_photographs):
+    info = index_info(index_copy)
+    assert f"Folder      {shared_photographs}" in info.lines
+    assert (info.skipped, info.n_pending) == ({}, None)
+    with pytest.raises(FileNotFoundError, match="holds no index"):
+        index_info(index_copy / "nothing")
+
+
+def test_update_logs_what_it_learns_from(tmp_path, photographs, caplog, capfd):
+    caplog.set_level("INFO", logger="skretrieval")
+    options = {"extractor": "squeezenet1_1", "weights": "random", "size": 64}
+    report = update_index(photographs, tmp_path / "index", options, progress=False)
+    assert report.n_images == 12
+    assert [record.getMessage() for record in caplog.records] == ["Setting up from 12 photographs"]
+    assert capfd.readouterr() == ("", "")

@@ -404,9 +404,12 @@ def test_what_takes_the_place_of_a_papers_network():
     codes = stand_in(recipes.neural_codes().named_steps["extractor"], "squeezenet1_1", "random", 64)
     assert codes.backbone.args == ("squeezenet1_1",)
     assert codes.image_size == 256
-    kernel = stand_in(recipes.gem().named_steps["extractor"], "kernel", None, 96, device="cpu")
+    kernel = stand_in(
+        recipes.gem().named_steps["extractor"], "kernel", None, 96, device="cpu", batch_size=None
+    )
     assert isinstance(kernel, ConvKernelExtractor)
     assert (kernel.image_size, kernel.device) == (96, "cpu")
+    assert kernel.batch_size == ConvKernelExtractor().batch_size, "None leaves a parameter as it is"
     with pytest.raises(ValueError, match="several layers"):
         stand_in(recipes.late_fusion_rmac().named_steps["extractor"], "kernel")
     with pytest.raises(ValueError, match="learns from the photographs"):
