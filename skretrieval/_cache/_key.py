@@ -1,7 +1,7 @@
-"""What the descriptors of a pooler depend on, as a name for those that are kept on disk.
+"""What the descriptors of a pooler depend on, as a name for those that are cached on disk.
 
-Two poolers have one name only if they describe alike. Where that cannot be told there is no name, and nothing is kept:
-a function of the user's has the same name after its body was changed.
+Two poolers have one name only if they describe alike. Where that cannot be told there is no name, and nothing is
+cached: a function of the user's has the same name after its body was changed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from .._io import new_hash
 # Where functions and classes change with the version only.
 _PACKAGES = ("skretrieval", "numpy", "scipy", "sklearn", "torch")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
-# Attributes that say nothing of how maps are described: they follow from the maps, or concern containers.
-_BOOKKEEPING = {"_channels", "n_features_in_", "_n_features_out", "_sklearn_output_config"}
 
 
 class NamelessError(TypeError):
     """Something that cannot be told from something else."""
 
 
-def pooler_key(pooler: Any) -> bytes | None:
+def pooler_key(pooler: Any, fitted: bool = True) -> bytes | None:
     """Name what the descriptors of a pooler depend on beside the maps.
 
     Parameters
     ----------
-    pooler : estimator
-        About to describe maps: fitted, or, if it learns nothing, not yet.
+    pooler : pooler
+        About to describe maps: fitted, or, if it learns nothing, not yet. It answers ``cache_state()``.
+    fitted : bool, default=True
+        Whether what was learned counts, or class and parameters only.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def pooler_key(pooler: Any) -> bytes | None:
     """
     digest = new_hash()
     try:
-        _feed_estimator(digest, pooler, fitted="_channels" in vars(pooler) or pooler._learns)
+        _feed_estimator(digest, pooler, fitted)
     except NamelessError:
         return None
     return digest.digest()
@@ -82,7 +82,7 @@ def feed(digest: Any, value: Any, fitted: bool = False) -> None:
         for key in sorted(value):
             _add(digest, key)
             feed(digest, value[key], fitted)
-    elif isinstance(value, BaseEstimator) and hasattr(value, "_learns"):
+    elif isinstance(value, BaseEstimator) and hasattr(value, "cache_state"):
         _feed_estimator(digest, value, fitted)
     elif isinstance(value, type | np.ufunc) or inspect.isroutine(value):
         _add(digest, "named", _name(value))
@@ -91,37 +91,13 @@ def feed(digest: Any, value: Any, fitted: bool = False) -> None:
 
 
 def _feed_estimator(digest: Any, pooler: Any, fitted: bool) -> None:
-    if not pooler._follows_from_parameters:
+    state = pooler.cache_state()
+    if state is None:
         raise NamelessError(type(pooler).__name__)
     _add(digest, "estimator", _name(type(pooler)))
-    params = pooler.get_params(deep=False)
-    feed(digest, params)
-    if not fitted:
-        return
-    if pooler._learns:
-        state = {name: value for name, value in vars(pooler).items() if name not in {*params, *_BOOKKEEPING}}
+    feed(digest, pooler.get_params(deep=False))
+    if fitted and state:
         feed(digest, state, fitted=True)
-    elif not _parts_are_as_given(pooler):
-        raise NamelessError("parts with other parameters than those given")
-
-
-def _parts_are_as_given(pooler: Any) -> bool:
-    """Tell whether the parts that describe are copies of those that the parameters name, also after `set_params`."""
-    parts = [part for _, part in getattr(pooler, "poolers_", [])]
-    if not parts:
-        return True
-    given = [part for _, part in pooler._named()]
-    if not isinstance(pooler.poolers, list | tuple):
-        given = given * len(parts)
-    if len(given) != len(parts) or not all(_parts_are_as_given(part) for part in parts):
-        return False
-    return all(_params_hash(part) == _params_hash(own) for part, own in zip(parts, given, strict=True))
-
-
-def _params_hash(pooler: Any) -> bytes:
-    digest = new_hash(64)
-    feed(digest, pooler)
-    return digest.digest()
 
 
 def _name(thing: Any) -> str:

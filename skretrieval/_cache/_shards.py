@@ -51,7 +51,7 @@ class Shard(NamedTuple):
 
 
 def descriptor_folder(extractor: Any, pooler: bytes) -> str | None:
-    """Return where the descriptors of a pooler are kept, or None if they are not.
+    """Return where the descriptors of a pooler are cached, or None if they are not.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class DescriptorReader:
         with self._lock:
             try:
                 names = {name for name in os.listdir(self.folder) if name.endswith(".npz")}
-            except OSError:  # nothing was kept yet, or nothing can be
+            except OSError:  # nothing was cached yet, or nothing can be
                 names = set()
             self._forget(self._digests.keys() - names)
             for name in sorted(names - self._digests.keys() - self._damaged):
@@ -142,7 +142,7 @@ class DescriptorReader:
     def _forget(self, names: set[str]) -> None:
         """Forget shards; what other shards hold of the same photographs is found then."""
         if names:
-            self._digests = {name: kept for name, kept in self._digests.items() if name not in names}
+            self._digests = {name: own for name, own in self._digests.items() if name not in names}
             self._places = {}
             for name in self._digests:
                 self._place(name)
@@ -161,7 +161,7 @@ class DescriptorReader:
         except Exception as error:  # whatever a damaged file leads to
             self._damaged.add(name)
             warnings.warn(
-                f"{path} is damaged and ignored; its photographs are described again. Delete it ({error!r})",
+                f"{path} is damaged and ignored; its photographs are described again. Delete it ({error!r}).",
                 UserWarning,
                 stacklevel=2,
             )
@@ -237,4 +237,6 @@ class DescriptorWriter:
                 np.savez(file, digests=digests, counts=counts, rows=rows, channels=waiting[0].channels)
         except OSError as error:
             self._useless = True  # the descriptors are in the result all the same
-            warnings.warn(f"Descriptors cannot be kept in {self.folder}: {error}", UserWarning, stacklevel=2)
+            warnings.warn(
+                f"Descriptors cannot be cached in {self.folder}: {error}.", UserWarning, stacklevel=2
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from ..extraction import FeatureMaps
 from ..postprocessing import DatabaseAugmentation
-from ._plain import NotPlainError, to_plain
+from ._plain import NotPlainError, settings_key
 
 
 def split(pipeline: Pipeline) -> tuple[list, list, Any]:
@@ -36,7 +35,7 @@ def split(pipeline: Pipeline) -> tuple[list, list, Any]:
 def encoder_key(steps: list[tuple[str, Any]]) -> str | None:
     """Write the settings of an extractor and a pooler as text, if that is possible."""
     try:
-        return json.dumps([to_plain(step) for _, step in steps])
+        return settings_key(*(step for _, step in steps))
     except NotPlainError:
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Collection
@@ -92,6 +93,29 @@ def to_plain(value: Any) -> Any:
     if callable(value) and hasattr(value, "__qualname__") and "<" not in value.__qualname__:
         return {"name": _name(value)}
     raise NotPlainError(f"a {type(value).__name__} cannot be written as a setting.")
+
+
+def settings_key(*values: Any) -> str:
+    """Spell values so that two spellings are equal only if the values are: a key for what one run remembers.
+
+    It takes functions of the user's by their names, which the key of a cache on disk (``_cache.pooler_key``) cannot:
+    in another process another body may stand behind a name.
+
+    Parameters
+    ----------
+    *values : object
+        Of the kinds that :func:`to_plain` takes.
+
+    Returns
+    -------
+    key : str
+
+    Raises
+    ------
+    NotPlainError
+        For anything else.
+    """
+    return json.dumps([to_plain(value) for value in values])
 
 
 def from_plain(plain: Any, trusted: Collection[str] = ()) -> Any:

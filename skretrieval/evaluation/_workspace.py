@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +27,7 @@ from ._pipelines import (
     split,
     through,
 )
-from ._plain import NotPlainError, to_plain
+from ._plain import NotPlainError, settings_key
 from ._rank import rank, take
 
 
@@ -189,7 +188,7 @@ class Workspace:
         if isinstance(extractor, str):
             return extractor
         try:
-            key = json.dumps([to_plain(extractor), source.key()])
+            key = settings_key(extractor, source.key())
         except NotPlainError:
             key = None
         if key is None or key not in self._extractors:
@@ -215,7 +214,7 @@ class Workspace:
         params = dict(params or {})
         key = None
         if encoder.settings is not None and encoder.key is not None:
-            key = (encoder.settings, encoder.key, digest, json.dumps(to_plain(params)))
+            key = (encoder.settings, encoder.key, digest, settings_key(params))
         if key is not None and key in self._described:
             return self._described[key]
         (_, extractor), _ = encoder.steps

@@ -217,7 +217,7 @@ def test_a_place_that_takes_no_files_warns_once_and_goes_on(tmp_path):
     folder = str(tmp_path / "file" / "folder")
     assert reader_of(folder).find(hashed("a")) is None
     writer = DescriptorWriter(folder)
-    with pytest.warns(UserWarning, match="cannot be kept") as caught:
+    with pytest.warns(UserWarning, match="cannot be cached") as caught:
         write_twice(writer)
     assert len(caught) == 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from ...metrics import ground_truth_from_labels
 from .._encoders import stand_in
 from .._evaluate import seeded
 from .._photo_set import PhotoSet
-from .._plain import to_plain
+from .._plain import settings_key
 from ._tables import build
 
 _WORDS = 16  # of a codebook for each photograph, at most
@@ -113,7 +112,7 @@ class Adapter:
         return max(2, round(n_features / whole * sum(self._channels_of(extractor))))
 
     def _channels_of(self, extractor: Any) -> list[int]:
-        key = json.dumps(to_plain(extractor))
+        key = settings_key(extractor)
         if key not in self._channels:
             fitted = (
                 extractor.fit([np.zeros((64, 64, 3), dtype=np.uint8)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from ...metrics import leave_one_out_map, standard_error
 from .._evaluate import evaluate
 from .._photo_set import PhotoSet, load_photo_set
-from .._plain import to_plain
+from .._plain import settings_key
 from .._workspace import Workspace, workspace_for
 from ._adapt import Adapter, split_in_halves, subset
 from ._folder_results import FolderReproduction, FolderRow, FolderSweep
@@ -133,7 +132,7 @@ def _run_tables(
         if row.recipe in result.skipped:
             continue
         pipeline = adapt(row.recipe, row.settings)
-        key = json.dumps(to_plain(pipeline))
+        key = settings_key(pipeline)
         if key not in done:
             try:
                 done[key] = _on_halves(pipeline, str(row), halves, workspace)
@@ -183,7 +182,7 @@ def _run_sweeps(
         if sweep.argument not in pipeline.get_params():
             result.skipped[f"{sweep}"] = f"{sweep.argument} is of a step that was left out"
             continue
-        key = json.dumps([to_plain(pipeline), sweep.argument, to_plain(list(sweep.points))])
+        key = settings_key(pipeline, sweep.argument, list(sweep.points))
         if key not in done:
             given = pipeline.named_steps["extractor"]
             pipeline.set_params(extractor="passthrough")

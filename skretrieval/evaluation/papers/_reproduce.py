@@ -18,7 +18,7 @@ from .._encoders import stand_in
 from .._evaluate import evaluate, load
 from .._photo_set import ENLARGED, SIBLINGS
 from .._pipelines import encoder_key, split
-from .._plain import to_plain
+from .._plain import settings_key
 from .._results import Evaluation, aligned, finite
 from .._workspace import Workspace, workspace_for
 from ._sweeps import evaluate_points
@@ -256,7 +256,7 @@ class _Runner:
         lacking = [*self.collections.missing(row.dataset, params), *filter(None, [waits])]
         if lacking:
             return [Reproduced(one, missing=tuple(lacking)) for one in rows]
-        key = json.dumps([to_plain(part) for part in (pipeline, row.dataset, params, grid)])
+        key = settings_key(pipeline, row.dataset, params, grid)
         if key not in self._done:
             given: dict[str, Any] = {**params, **self.places, "workspace": self.workspace}
             if grid:

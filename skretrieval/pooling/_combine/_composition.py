@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
+from ..._cache import pooler_key
 from ..._linalg import l2
 from .._engine._base import BasePooler, head_of, n_columns
 from .._engine._batches import Batch, RegionRows, one_thread
@@ -126,6 +127,32 @@ class PoolerComposition(BasePooler, _BaseComposition):
     def _check_input(self, X: Any) -> None:
         for _, pooler in self._named():
             pooler._check_input(X)
+
+    def cache_state(self) -> dict[str, Any] | None:
+        """Tell what was learned; None also where the parts that describe are no longer those of the parameters.
+
+        Returns
+        -------
+        state : dict or None
+            As of any pooler.
+        """
+        state = super().cache_state()
+        return None if state == {} and not self._parts_are_as_given() else state
+
+    def _parts_are_as_given(self) -> bool:
+        """Tell whether the fitted parts are copies of those that the parameters name, also after `set_params`."""
+        parts = [part for _, part in getattr(self, "poolers_", [])]
+        if not parts:
+            return True
+        given = [part for _, part in self._named()]
+        if not isinstance(self.poolers, list | tuple):
+            given = given * len(parts)
+        if len(given) != len(parts):
+            return False
+        keys = [
+            (pooler_key(part, False), pooler_key(own, False)) for part, own in zip(parts, given, strict=True)
+        ]
+        return all(own == asked and own is not None for own, asked in keys)
 
     # ------------------------------------------------------------------ parts
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:

@@ -297,6 +297,24 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         batches = tuple(Batch(np.zeros(1, dtype=int), zero, True) for zero in zeros)
         self._n_features_out = n_columns(self._describe(batches))
 
+    def cache_state(self) -> dict[str, Any] | None:
+        """Tell what the descriptors depend on beside class, parameters and maps, for their name in a cache.
+
+        Returns
+        -------
+        state : dict or None
+            What was learned, by attribute; nothing for a pooler that learns nothing. None if descriptors cannot be
+            cached: what else they depend on may be another thing tomorrow.
+        """
+        if not self._follows_from_parameters:
+            return None
+        if not self._learns:
+            return {}
+        # These say nothing of how maps are described: they follow from the maps, or concern containers.
+        others = {"_channels", "n_features_in_", "_n_features_out", "_sklearn_output_config"}
+        others.update(self.get_params(deep=False))
+        return {name: value for name, value in vars(self).items() if name not in others}
+
     def _describe_learned(self, X: Any, state: Any) -> Any:
         """Describe the maps that were just learned from; `state` is what the last pass gathered."""
         return self._describe_all(X)
