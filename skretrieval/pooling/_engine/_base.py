@@ -158,6 +158,7 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
         ValueError
             Empty input, wrong rank, differing channel counts, NaN or infinity: the entry is named.
         """
+        self._check_parameters()
         self._learn(X)
         return self
 
@@ -180,6 +181,7 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
             As from :meth:`transform`.
         """
         if self._learns:
+            self._check_parameters()
             return self._output(X, self._describe_learned(X, self._learn(X)))
         if not isinstance(X, FeatureMaps):
             return self.fit(X, y).transform(X)
@@ -212,7 +214,6 @@ class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, au
     # ------------------------------------------------------------------ passes over the maps
     def _learn(self, X: Any) -> Any:
         """Fit, in as many passes as it takes; return what the last one gathered."""
-        self._check_parameters()
         n_entries(X)
         self._check_input(X)
         if not self._learns:

@@ -14,6 +14,7 @@ from skretrieval.pooling._engine._batches import _openmp, iter_batches, one_thre
 @pytest.fixture
 def three_threads():
     """Three threads in this thread of Python, even where there are fewer cores."""
+    torch.get_num_threads()  # torch sets the number when it is first called in a thread
     before = [library.get_num_threads() for library in _openmp()]
     for library in _openmp():
         library.set_num_threads(3)
