@@ -32,9 +32,6 @@ MAX_LINES = 400
 PRIVATE_IMPORTS: set[tuple[str, str]] = set()
 # (module, attribute)
 PRIVATE_ATTRIBUTES: set[tuple[str, str]] = {
-    ("_cache/_key.py", "_follows_from_parameters"),
-    ("_cache/_key.py", "_learns"),
-    ("_cache/_key.py", "_named"),
     ("index/_pipeline.py", "_layers"),
 }
 # module

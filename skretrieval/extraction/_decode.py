@@ -84,7 +84,8 @@ def decode(data: bytes, draft: int | None = None) -> Image.Image:
         check_sides(opened.size)
         if draft is not None and opened.format == "JPEG":
             longest = max(opened.size)
-            opened.draft(None, tuple(max(1, round(side * draft / longest)) for side in opened.size))
+            width, height = (max(1, round(side * draft / longest)) for side in opened.size)
+            opened.draft(None, (width, height))
         with _share_of_memory(opened.size[0] * opened.size[1]):
             opened.load()
             return upright(to_rgb(opened), turned or _orientation_of(opened))

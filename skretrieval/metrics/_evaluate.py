@@ -77,7 +77,7 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Evaluate rankings, by the former name of :func:`evaluate_rankings`.
 
-    .. deprecated:: 0.2
+    .. deprecated:: 0.1
         Use :func:`evaluate_rankings`. The name goes in the next version, because
         :func:`skretrieval.evaluation.evaluate` runs a whole evaluation.
 
