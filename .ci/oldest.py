@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 EXTRAS = ("test", "plot", "photos", "faiss", "rar")
+# Not ours: later ones deprecate what our oldest versions call, and our tests make errors of warnings.
+NEEDED = ["click<8.4", "pyparsing<3.3"]  # typer 0.20, matplotlib 3.8
 FLOOR = re.compile(r"([A-Za-z0-9_.-]+(?:\[[a-z,]+\])?)\s*>=\s*([0-9][0-9a-z.]*)")
 
 
@@ -25,9 +27,11 @@ def pins(project: dict) -> list[str]:
             continue  # the package's own extras, which EXTRAS lists
         match = FLOOR.fullmatch(requirement.split(";")[0].strip())
         if match is None:
-            raise ValueError(f"The requirement {requirement!r} of pyproject.toml has no floor (name>=version).")
+            raise ValueError(
+                f"The requirement {requirement!r} of pyproject.toml has no floor (name>=version)."
+            )
         found.append("==".join(match.groups()))
-    return sorted(set(found))
+    return sorted({*found, *NEEDED})
 
 
 if __name__ == "__main__":
