@@ -9,6 +9,8 @@ from pathlib import Path
 import joblib
 import pytest
 
+import skretrieval
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("skretrieval", "tests", "benchmarks", "docs", "examples")
 FILES = sorted(
@@ -64,3 +66,8 @@ def test_jobs_survive_the_end_of_an_idle_worker():
         assert joblib.Parallel()(joblib.delayed(linger)(number) for number in range(2)) == [0, 1]
         time.sleep(1)  # both workers are ending now
         assert joblib.Parallel()(joblib.delayed(abs)(-number) for number in range(4)) == [0, 1, 2, 3]
+
+
+def test_the_citation_has_the_version_of_the_package():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r'^version: "(.*)"$', text, re.MULTILINE)[1] == skretrieval.__version__
