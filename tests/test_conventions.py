@@ -1,5 +1,6 @@
-"""What holds for the whole tree: lengths of modules, floors of requirements, joblib's workers in tests."""
+"""What holds for the whole tree: names, lengths of modules, floors of requirements, joblib in tests."""
 
+import ast
 import atexit
 import re
 import time
@@ -19,7 +20,7 @@ FILES = sorted(
     for path in (ROOT / folder).rglob("*.py")
     if not {"build", "generated", "auto_examples"} & set(path.relative_to(ROOT).parts)
 )
-LONGEST_MODULE = 400
+LONGEST_NAME, LONGEST_MODULE = 60, 400
 # Modules of tests and docs that are longer for now, and how long they may be. The list only shrinks.
 TOO_LONG: dict[str, int] = {
     "tests/datasets/test_fetch.py": 603,
@@ -44,6 +45,13 @@ def test_no_module_is_longer_than_400_lines(path):
 def test_the_list_of_long_modules_only_shrinks():
     done = {path for path in TOO_LONG if not (ROOT / path).exists() or length(path) <= LONGEST_MODULE}
     assert not done, f"take these out of TOO_LONG: {sorted(done)}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "tests"], ids=str)
+def test_names_of_tests_are_short(path):
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert not [name for name in names if name.startswith("test_") and len(name) > LONGEST_NAME]
 
 
 def test_every_requirement_has_a_floor():
