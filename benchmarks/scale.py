@@ -5,7 +5,7 @@
     python benchmarks/scale.py --rate "H100, VGG16"=480               # also a machine that is not at hand, images/s
 
 Writes benchmarks/results/scale.json (the measurements), benchmarks/results/scale.md and the tables of docs/scale.md.
-The formulas are the functions of the first part: pure, in SI units (bytes, seconds, operations a second).
+The formulas are the functions of scale_model.py; scale_measure.py measures.
 """
 
 from __future__ import annotations
@@ -13,324 +13,31 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import re
-import sys
-import tempfile
-import time
-import tracemalloc
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
+from scale_measure import measure
+from scale_model import (
+    D,
+    array_bytes,
+    disk_bytes,
+    exact_seconds,
+    extraction_seconds,
+    hnsw_build_seconds,
+    hnsw_bytes,
+    hnsw_seconds,
+    ivfpq_build_operations,
+    ivfpq_bytes,
+    ivfpq_seconds,
+    line,
+    machines,
+    queries_per_read,
+    sharded_seconds,
+    shards_seconds,
+)
 
 SIZES = (10**5, 10**7, 10**9)
-D = 512
 HOUR, DAY = 3600.0, 86400.0
-
-
-# ------------------------------------------------------------------------------------------------- the model
-def array_bytes(n, d, itemsize=4):
-    """Bytes of n descriptors of d numbers."""
-    return n * d * itemsize
-
-
-def hnsw_bytes(n, d, links):
-    """Bytes of a graph: the rows in float32, 2 x links neighbours below and links on each higher level, offsets.
-
-    A row is on a higher level with probability 1 / links, on the next one with 1 / links**2, and so on.
-    """
-    return n * (4 * d + 4 * (2 * links + links / (links - 1)) + 12)
-
-
-def n_cells(n):
-    """Cells of an inverted file where none are asked for: about twice the root of the number of rows."""
-    return max(1, min(int(2 * math.sqrt(n)), n // 39))
-
-
-def ivfpq_bytes(n, d, m, nbits=8):
-    """Bytes of product codes with their row numbers, of the centroids of the cells and of the codebooks."""
-    return n * (m * nbits / 8 + 8) + n_cells(n) * 4 * d + 2**nbits * 4 * d
-
-
-def exact_seconds(n, d, queries, bandwidth, speed, itemsize=4):
-    """Least time of an exact search: the gallery is read once, and a product and a sum made for each pair."""
-    return max(array_bytes(n, d, itemsize) / bandwidth, 2.0 * n * d * queries / speed)
-
-
-def queries_per_read(bandwidth, speed, itemsize=4):
-    """Queries in a batch from which on arithmetic takes longer than reading the gallery."""
-    return speed * itemsize / (2 * bandwidth)
-
-
-def line(n_1, seconds_1, n_2, seconds_2):
-    """Constant and slope of the time of an exact search in the number of rows, from two measurements."""
-    slope = (seconds_2 - seconds_1) / (n_2 - n_1)
-    if not 0 < slope <= seconds_2 / n_2:  # noise: a search that takes no time, or less than none, for no rows
-        slope = seconds_2 / n_2
-    return seconds_2 - slope * n_2, slope
-
-
-def shards_seconds(n, n_shards, constant, slope):
-    """Time of searching the shards of n rows one after another."""
-    return n_shards * constant + slope * n
-
-
-def hnsw_seconds(n, measured, n_measured):
-    """Time of a search in a graph, which grows as the logarithm of the number of rows."""
-    return measured * math.log(n) / math.log(n_measured)
-
-
-def hnsw_build_seconds(n, measured, n_measured):
-    """Time of building a graph: a search for each row."""
-    return measured * n * math.log(n) / (n_measured * math.log(n_measured))
-
-
-def ivfpq_seconds(n, measured, n_measured):
-    """Time of a search in product codes: nprobe of the 2 sqrt(n) cells are scanned, as many centroids compared."""
-    return measured * math.sqrt(n / n_measured)
-
-
-def ivfpq_build_operations(n, d, iterations=25, per_centroid=64):
-    """Operations of learning the cells (k-means) and of putting each row into one."""
-    cells = n_cells(n)
-    return 2.0 * d * cells * (iterations * min(n, per_centroid * max(cells, 1024)) + n)
-
-
-def extraction_seconds(n, seconds_per_image):
-    """Time of one machine for n images; it takes k machines the k-th part."""
-    return n * seconds_per_image
-
-
-def machines(n_bytes, memory, share=0.8):
-    """How many machines hold something in `share` of their memory."""
-    return max(1, math.ceil(n_bytes / (share * memory)))
-
-
-def sharded_seconds(shard_seconds, n_shards, n_queries, k, per_candidate=1e-7, network=1e-3):
-    """Time until the slowest of equal shards has answered over the network and k n_shards candidates are sorted."""
-    return shard_seconds + (network + n_queries * n_shards * k * per_candidate if n_shards > 1 else 0.0)
-
-
-def disk_bytes(n, d, d_out):
-    """Most that ``skretrieval index`` has on disk: shards, descriptors, normalised descriptors, gallery."""
-    return array_bytes(n, 3 * d + d_out)
-
-
-def merge(found, starts, k):
-    """The k nearest of the whole gallery from the answers of its shards.
-
-    Parameters
-    ----------
-    found : list of (distances, indices)
-        Each of shape (n_queries, k'), as ``kneighbors`` of a shard gives them.
-    starts : sequence of int
-        Position in the whole gallery of the first row of each shard.
-    k : int
-        How many to keep.
-
-    Returns
-    -------
-    distances, indices : ndarray of shape (n_queries, k)
-        Equal distances in the order of the whole gallery.
-    """
-    distances = np.hstack([own for own, _ in found])
-    indices = np.hstack([own + start for (_, own), start in zip(found, starts, strict=True)])
-    best = np.lexsort((indices, distances), axis=1)[:, :k]
-    return np.take_along_axis(distances, best, axis=1), np.take_along_axis(indices, best, axis=1)
-
-
-def same_ranking(found, expected):
-    """Whether distances are the same bit for bit, and items but for the order within equal distances."""
-    (distances, indices), (whole, items) = found, expected
-    if not np.array_equal(distances, whole):
-        return False
-    row, column = np.nonzero(indices != items)
-    before = (distances[row, column] == distances[row, np.maximum(column - 1, 0)]) & (column > 0)
-    last = distances.shape[1] - 1
-    after = (distances[row, column] == distances[row, np.minimum(column + 1, last)]) & (column < last)
-    return bool(np.all(before | after | (column == last)))
-
-
-# ------------------------------------------------------------------------------------------------- measuring
-def best(function, rounds=3):
-    """Least time of a call, after one that doesn't count."""
-    function()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def unit_rows(rng, n, d=D):
-    """Unit vectors around 200 centres."""
-    rows = rng.standard_normal((200, d), dtype=np.float32)[rng.integers(200, size=n)]
-    rows += 0.8 * rng.standard_normal((n, d), dtype=np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def measure_limits():
-    import torch
-
-    flat = torch.zeros(2**27)
-    single = torch.rand(2048, 2048)
-    half = single.bfloat16()
-    return {
-        "bandwidth": flat.nbytes / best(lambda: torch.sum(flat), 5),
-        "speed": 2 * 2048**3 / best(lambda: single @ single),
-        "bfloat16 speed": 2 * 2048**3 / best(lambda: half @ half),
-    }
-
-
-def measure_networks(names, size):
-    """Seconds an image, from pixels to maps, of networks with random weights."""
-    from skretrieval.extraction import ConvFeatureExtractor
-
-    image = np.random.default_rng(0).integers(0, 256, (size * 3 // 4, size, 3), dtype=np.uint8)
-    seconds = {}
-    for name in names:
-        for dtype in ("float32", "bfloat16"):
-            extractor = ConvFeatureExtractor(
-                name, weights=None, random_state=0, image_size=size, device="cpu", dtype=dtype
-            )
-            extractor.fit([image])
-            seconds[f"{name}, {dtype}"] = best(lambda: list(extractor.transform([image])), 2)  # noqa: B023
-    return seconds
-
-
-def measure_pooling():
-    import torch
-
-    from skretrieval.pooling import GRMACPooler
-
-    maps = torch.rand(8, D, 24, 32)
-    pooler = GRMACPooler().fit(maps)
-    return best(lambda: pooler.transform(maps), 10) / len(maps)
-
-
-def measure_bookkeeping(n, folder):
-    """Of the table of images of an index: bytes an image on disk and as Python objects, and seconds to read it."""
-    from skretrieval.index import _image_index as _index
-    from skretrieval.index._writing import write_json
-
-    rows = (f"{number // 1000:06d}/{number:09d}.jpg" for number in range(n))
-    images = [
-        _index.IndexedImage(path, 3000 + i, 1700000000 * 10**9 + i, f"{i:040x}", path[:6])
-        for i, path in enumerate(rows)
-    ]
-    record = write_json(folder / "images-1.json", {"images": images, "skipped": {}})
-    manifest = {"files": {"images": record}, "n_images": n}
-    del images
-    reading = best(lambda: _index.read_images(folder, manifest), 1)
-    tracemalloc.start()
-    kept = _index.read_images(folder, manifest)
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(kept) == n
-    return {"json": record["bytes"] / n, "objects": held / n, "reading": reading / n}
-
-
-def measure_exact(small, large, shards, folder, batches=(1, 70, 1000), k=100):
-    """Exact search of `small` rows, predictions for `large` rows of a mapped file, and searches shard by shard."""
-    from skretrieval.index._image_index import hash_file
-    from skretrieval.retrieval import NearestNeighborsRetriever
-
-    rng = np.random.default_rng(0)
-    rows = np.lib.format.open_memmap(folder / "rows.npy", "w+", np.float32, (large, D))
-    for start in range(0, large, small):
-        rows[start : start + small] = unit_rows(rng, min(small, large - start))
-    rows[large // 2 : large // 2 + 1000] = rows[:1000]  # the same items in several shards
-    rows.flush()
-    mapped = np.load(folder / "rows.npy", mmap_mode="r")
-    queries = np.concatenate([np.array(mapped[:100]), unit_rows(rng, max(batches) - 100)])
-    result = {"small": small, "large": large, "k": k, "shards": shards, "batches": {}}
-    parts = {1: [NearestNeighborsRetriever(k).fit(mapped)]}
-    for n_shards in shards:
-        limits = np.linspace(0, large, n_shards + 1).astype(int)
-        parts[n_shards] = [
-            NearestNeighborsRetriever(k).fit(mapped[first:last]) for first, last in pairwise(limits)
-        ]
-    start = time.perf_counter()
-    hash_file(folder / "rows.npy")
-    result["hashing"] = rows.nbytes / (time.perf_counter() - start)
-    base, quarter = (NearestNeighborsRetriever(k).fit(mapped[:n]) for n in (small, small // 4))
-    for batch in batches:
-        some = queries[-batch:] if batch < len(queries) else queries
-        times = {
-            "quarter": best(lambda: quarter.kneighbors(some)),  # noqa: B023
-            "small": best(lambda: base.kneighbors(some)),  # noqa: B023
-        }
-        answers = {}
-        for n_shards, own in parts.items():
-            starts = np.cumsum([0, *(part.n_samples_fit_ for part in own[:-1])])
-
-            def search(own=own, starts=starts, some=some):
-                return merge([part.kneighbors(some) for part in own], starts, k)
-
-            answers[n_shards] = search()
-            times[n_shards] = best(search, 1)
-        result["batches"][batch] = {
-            "seconds": times,
-            "same": all(same_ranking(answer, answers[1]) for answer in answers.values()),
-            "reordered": int(max(np.sum(answer[1] != answers[1][1]) for answer in answers.values())),
-        }
-    return result
-
-
-def measure_faiss(n_graph, n_codes, k=100):
-    """Graph and product codes: time to build, time of one query, bytes a row, recall."""
-    from skretrieval.retrieval import NearestNeighborsRetriever
-
-    rng = np.random.default_rng(0)
-    result = {}
-    graph = {"index": "hnsw", "M": 32, "ef_construction": 80}
-    for n, params in ((n_graph, graph), (n_codes, {"index": "ivfpq"})):
-        rows, queries = unit_rows(rng, n), unit_rows(rng, 50)
-        began = time.perf_counter()
-        retriever = NearestNeighborsRetriever(k, engine="faiss", engine_params=params).fit(rows)
-        build = time.perf_counter() - began
-        seconds = best(lambda: [retriever.kneighbors(query[None]) for query in queries]) / len(queries)  # noqa: B023
-        result[params["index"]] = {
-            "n": n,
-            "build": build,
-            "seconds": seconds,
-            "recall": retriever.engine_recall(queries),
-            "bytes": retriever._faiss.__getstate__()["_bytes"].nbytes,
-        }
-    return result
-
-
-def measure(options):
-    import torch
-
-    quick = options.quick
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-        figures = {
-            "machine": f"{os.cpu_count()} cores ({platform.machine()})",
-            "cores": torch.get_num_threads(),
-            "load": os.getloadavg()[0],
-            "size": 128 if quick else 1024,
-            **measure_limits(),
-        }
-        say("limits measured")
-        figures["pooling"] = measure_pooling()
-        names = ("squeezenet1_1",) if quick else ("vgg16", "resnet50", "squeezenet1_1")
-        figures["networks"] = measure_networks(names, figures["size"])
-        say("networks measured")
-        figures["bookkeeping"] = measure_bookkeeping(2000 if quick else 50_000, folder)
-        small, large = (2000, 20_000) if quick else (10**5, 10**6)
-        figures["exact"] = measure_exact(small, large, (2, 5, 10), folder)
-        say("exact search measured")
-    figures["faiss"] = measure_faiss(2000, 12_000) if quick else measure_faiss(20_000, 10**5)
-    return json.loads(json.dumps(figures))  # as it will be read
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 # ------------------------------------------------------------------------------------------------- tables

@@ -305,7 +305,7 @@ def test_views_are_found():
     assert model.score(views.images, views.labels) > 0.6  # chance is 0.29
 
 
-def test_grid_search_over_the_whole_pipeline_runs_no_network_twice(tmp_path):
+def test_grid_search_over_a_whole_pipeline_runs_no_network_twice(tmp_path):
     """Parameters of every stage at once, in two processes."""
     log = tmp_path / "log"
     gallery = pictures(12)
@@ -368,7 +368,7 @@ def test_unknown_settings_are_refused(name):
             getattr(recipes, name)(**{inner: None})
 
 
-def test_the_parts_of_multi_resolution_pfa_have_parameters_of_their_own():
+def test_parts_of_multi_resolution_pfa_have_own_parameters():
     model = recipes.multi_resolution_pfa(local=True).set_params(pooler__global__poolers__n_levels=2)
     assert model.get_params()["pooler__local__pooler__poolers__n_levels"] == 3
 

@@ -204,7 +204,7 @@ def test_every_pooler_is_named_by_all_its_parameters(pooler):
             assert pooler_key(other) != key, name
 
 
-def test_fitted_attributes_count_only_where_something_was_learned():
+def test_fitted_attributes_count_only_where_something_is_learned():
     maps, _ = make_feature_maps(6, 8, random_state=0)
     for pooler in (GeMPooler(), PoolerFusion([("gem", GeMPooler()), ("sjw", SJWPooler())])):
         before = pooler_key(pooler)

@@ -159,7 +159,7 @@ def test_a_damaged_shard_is_named_and_what_others_hold_is_found(tmp_path, damage
     assert np.array_equal(reader.find(hashed("b")), one.rows[1:])
 
 
-def test_of_two_shards_with_a_photograph_the_damaged_one_does_not_hide_the_other(tmp_path):
+def test_a_damaged_shard_does_not_hide_another_with_the_same(tmp_path):
     one = shard(["a"], width=40)
     names = sorted([*written(tmp_path, one), *written(tmp_path, one)])
     reader = DescriptorReader(str(tmp_path))
@@ -253,7 +253,7 @@ def test_many_small_shards_are_listed_once(tmp_path, monkeypatch):
     assert len(read) == 1
 
 
-def test_a_shard_that_cannot_be_opened_for_now_is_not_called_damaged(tmp_path, monkeypatch):
+def test_a_shard_that_cannot_be_opened_now_is_not_called_damaged(tmp_path, monkeypatch):
     writer = DescriptorWriter(str(tmp_path))
     shard = Shard(
         *(np.zeros(shape, kind) for shape, kind in [((1, 20), "u1"), (1, "i8")]), None, np.array([3])

@@ -118,7 +118,7 @@ def test_help_and_version_answer_without_torch(run):
 
 
 @pytest.mark.parametrize("given", ["", "ACTIVE"])
-def test_torch_is_loaded_with_the_settings_that_were_measured_to_be_best(given):
+def test_torch_is_loaded_with_the_settings_measured_best(given):
     """And with the user's own where there are any."""
     code = (
         "import os, sys\n"

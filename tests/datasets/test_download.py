@@ -171,7 +171,7 @@ def test_mirrors_are_tried_in_order(server, path):
     assert path.read_bytes() == DATA
 
 
-def test_a_mirror_continues_what_another_began_only_with_a_known_hash(server, path):
+def test_a_mirror_continues_anothers_file_only_with_a_known_hash(server, path):
     server.files |= {"a/gnd.pkl": DATA, "b/gnd.pkl": DATA}
     bases = [f"{server.base}/a", f"{server.base}/b"]
     for sha256, expected in ((SHA256, "bytes=100000-"), (None, None)):

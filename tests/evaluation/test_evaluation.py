@@ -48,7 +48,7 @@ def test_a_labelled_folder_is_scored_as_leave_one_out(folder, extractor, expand)
     assert set(evaluation.metrics) == {"map", "p@1", "p@5", "p@10"}
 
 
-def test_expansion_leaves_out_the_item_itself_where_it_is_told_to(folder, extractor):
+def test_expansion_leaves_out_the_item_itself_where_told_to(folder, extractor):
     pipeline = recipes.mac(extractor=extractor, whitening=None)
     index = QueryExpansion(NearestNeighborsRetriever(), 2, exclude_self=True)
     pipeline.set_params(retriever=index)
@@ -145,7 +145,7 @@ def test_distractors_join_the_gallery_and_are_nobodys_positives():
     assert evaluation.record["distractors"][0]["n_images"] == 15
 
 
-def test_whitening_is_learned_elsewhere_and_the_gallery_searched_here(folder, other_folder, extractor):
+def test_whitening_is_learned_elsewhere_and_search_is_here(folder, other_folder, extractor):
     pipeline = recipes.gem(extractor=extractor, n_components=4)
     evaluation = evaluate(pipeline, folder, whitening_set=other_folder)
     here, there = load_image_folder(folder), load_image_folder(other_folder)
@@ -316,7 +316,7 @@ POOLERS_THAT_LEARN = {
 
 @pytest.mark.parametrize("pooler", POOLERS_THAT_LEARN)
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_one_pipeline_takes_each_photograph_through_the_network_once(
+def test_a_pipeline_takes_each_photograph_through_a_network_once(
     pooler, elsewhere, folder, other_folder, extractor, log
 ):
     pipeline = POOLERS_THAT_LEARN[pooler](extractor)
@@ -326,7 +326,7 @@ def test_one_pipeline_takes_each_photograph_through_the_network_once(
     assert found.record["overlap"] == (0 if elsewhere else None)
 
 
-def test_queries_with_parameters_of_their_own_are_not_extracted_again(folder, extractor, log):
+def test_queries_with_own_parameters_are_not_extracted_again(folder, extractor, log):
     pipeline = recipes.gem(extractor=extractor, n_components=4)
     usual = evaluate(pipeline, folder)
     before = log()
@@ -338,7 +338,7 @@ def test_queries_with_parameters_of_their_own_are_not_extracted_again(folder, ex
     assert pooled.pipeline.named_steps["extractor"].memory is None
 
 
-def test_a_temporary_place_of_the_maps_is_not_left_in_what_is_returned(folder, extractor, tmp_path):
+def test_no_temporary_place_of_the_maps_is_left_in_the_result(folder, extractor, tmp_path):
     pipelines = {p: recipes.gem(extractor=extractor, whitening=None).set_params(pooler__p=p) for p in (2, 3)}
     for one in compare(pipelines, folder):
         assert one.pipeline.named_steps["extractor"].memory is None
@@ -428,9 +428,7 @@ def test_a_table_gives_queries_and_boxes(folder, extractor):
     assert evaluation.record["dataset"]["source"] == {"folder": str(table)}
 
 
-def test_photographs_that_are_learned_from_and_tested_on_are_told(
-    folder, make_folder, extractor, other_folder
-):
+def test_photographs_both_learned_from_and_tested_on_are_told(folder, make_folder, extractor, other_folder):
     there = make_folder("there", n=9, start=500)
     shutil.copy(folder / "b" / "04.png", there / "a" / "again.png")
     pipelines = {

@@ -140,7 +140,7 @@ def test_photographs_of_the_same_names_and_sizes_are_others(tmp_path, make_folde
         rerun(path)
 
 
-def test_what_a_workspace_tells_is_of_the_folder_that_was_asked_for(make_folder, tmp_path, extractor):
+def test_a_workspace_tells_of_the_folder_that_was_asked_for(make_folder, tmp_path, extractor):
     folder = make_folder()
     (folder / "a" / "00.png").write_bytes(b"nothing")
     copy = shutil.copytree(folder, tmp_path / "second")

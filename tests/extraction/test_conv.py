@@ -162,7 +162,7 @@ def test_random_weights_follow_random_state_in_threads():
             np.testing.assert_allclose(together, expected, rtol=1e-5)
 
 
-def test_random_weights_follow_random_state_and_leave_torch_alone():
+def test_random_weights_follow_random_state_not_torchs_own():
     image = photographs(1)
     torch.manual_seed(5)
     before = torch.rand(1)
@@ -229,7 +229,7 @@ def test_missing_and_misfitting_weights(tmp_path):
         ConvFeatureExtractor("squeezenet1_1", weights=tmp_path / "w.pth").fit(photographs(1))
 
 
-def test_default_weights_without_network_say_which_file_to_put_where(monkeypatch, tmp_path):
+def test_default_weights_offline_say_which_file_to_put_where(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     weights = models.VGG16_Weights.DEFAULT
     # nothing listens on port 9 of this machine: a real refused connection, on any machine
@@ -559,7 +559,7 @@ def test_crops_of_one_opened_image_share_its_decoder(tmp_path):
         np.testing.assert_allclose(entry, by_array, atol=1e-5)
 
 
-def test_too_small_for_the_network_is_listed_like_an_unreadable_file(tmp_path):
+def test_too_small_for_the_network_is_listed_like_unreadable(tmp_path):
     Image.fromarray(np.zeros((6, 128, 3), dtype=np.uint8)).save(tmp_path / "strip.png")
     images = [photographs(1)[0], tmp_path / "strip.png", photographs(1)[0]]
     params = {"backbone": "squeezenet1_1", "weights": None, "random_state": 0, "image_size": 96}
@@ -648,7 +648,7 @@ def test_progress_bar(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_large_photographs_go_through_a_cpu_one_by_one_and_small_ones_together():
+def test_a_cpu_takes_large_photographs_singly_small_in_batches():
     rng = np.random.default_rng(0)
     sizes = {(64, 96): 5, (400, 500): 1, (1000, 900): 1}
     for (height, width), together in sizes.items():

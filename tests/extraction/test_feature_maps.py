@@ -145,7 +145,7 @@ def test_cross_validation_splits_maps_themselves(maps):
     assert np.isfinite(scores).all()
 
 
-def test_grid_search_in_processes_with_cache_runs_the_network_once(tmp_path):
+def test_grid_search_in_processes_runs_a_cached_network_once(tmp_path):
     log = tmp_path / "log"
     network = partial(counting_network, str(log))
     images = photographs(12)

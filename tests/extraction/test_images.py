@@ -253,7 +253,7 @@ def test_resize_is_pils_bicubic(picture):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_large_photographs_are_resized_as_pil_does_but_for_rounding(mode):
+def test_large_photographs_are_resized_like_pil_but_for_rounding(mode):
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((1800, 1350), Image.Resampling.BICUBIC).convert(mode)
     expected = np.asarray(image.resize((700, 525), Image.Resampling.BICUBIC)).astype(int)

@@ -168,7 +168,7 @@ def test_attempts_to_write_do_not_pile_up(index, photographs, run, draw_photogra
     assert "13 images" in run("index", photographs, "--out", index, "--no-progress")
 
 
-def test_a_model_without_a_parameter_of_this_release_names_the_versions(index_copy, shared_photographs, run):
+def test_a_model_without_a_new_parameter_names_the_versions(index_copy, shared_photographs, run):
     manifest = json.loads((index_copy / "index.json").read_text())
     front = joblib.load(index_copy / "front-1.joblib")
     del front.steps[0][1].memory_dtype  # as an earlier release has written it

@@ -224,9 +224,7 @@ def test_a_device_that_is_missing_skips_no_photograph(tmp_path, photographs, ind
     assert not fresh.exists() or not any(fresh.glob("pending/front*"))
 
 
-def test_photographs_too_small_for_the_network_do_not_stop_the_whitening(
-    tmp_path, photographs, run, draw_photograph
-):
+def test_photographs_too_small_for_the_network_stop_no_whitening(tmp_path, photographs, run, draw_photograph):
     draw_photograph(photographs / "a" / "strip.png", 5, (640, 20))
     options = [
         "--extractor",

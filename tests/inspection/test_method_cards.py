@@ -40,7 +40,7 @@ def plainly(text):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_every_pooler_and_postprocessor_has_a_card_with_its_signature(name):
+def test_poolers_and_postprocessors_have_cards_with_signatures(name):
     first = re.match(r"\s*```python\n(.*?)```", CARDS[name], re.DOTALL)
     assert first, f"the card of {name} begins with no signature"
     assert plainly(first[1]) == signature(name, ESTIMATORS[name])
@@ -56,7 +56,7 @@ def test_every_parameter_is_explained(name):
         assert f"`{parameter}" in described, f"{name}: {parameter}"
 
 
-def test_what_codebooks_share_is_explained_at_the_head_of_their_page():
+def test_what_codebooks_share_is_explained_at_the_pages_head():
     head = (DOCS / "methods" / "codebooks.md").read_text("utf-8").partition("### ")[0]
     for parameter in ("n_local", "points", "n_points", "sample_size", "random_state"):
         assert f"`{parameter}`" in head

@@ -44,7 +44,8 @@ def test_pictures_of_a_network_without_weights(pictures, tmp_path, capsys):
             Image.open(DOCS / "images" / f"{name}.png") as kept,
         ):
             assert made.mode == "P"
-            assert made.size == kept.size
+            # versions of matplotlib cut the margins a pixel apart
+            assert np.abs(np.subtract(made.size, kept.size)).max() <= 2
             assert np.asarray(made.convert("L")).std() > 10
 
 

@@ -69,7 +69,7 @@ def test_equals_brute_force(seed):
     )
 
 
-def test_the_fitted_steps_embed_and_the_gallery_of_fit_is_not_searched():
+def test_fitted_steps_embed_and_the_gallery_of_fit_is_unsearched():
     X, y = objects(noise=2.0)
     train, test = y < 4, y >= 4
     pipeline = make_pipeline(PCA(3), NearestNeighbors()).fit(X[train])

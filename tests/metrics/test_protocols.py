@@ -91,7 +91,7 @@ def test_revisited_equals_the_loops_on_thousands_of_rankings(method, precision):
     assert 0 < np.isnan(maps).sum() < 60
 
 
-def test_oxford_and_labels_equal_the_loops_on_thousands_of_rankings():
+def test_oxford_and_labels_equal_loops_on_thousands_of_rankings():
     rng = np.random.default_rng(1)
     for _ in range(300):
         ranks, groups = random_case(rng)

@@ -70,7 +70,7 @@ def test_equals_scikit_learn_on_data_of_full_rank():
 
 
 @pytest.mark.parametrize(("n", "D"), [(20, 20), (20, 64)])
-def test_no_axis_without_variance_receives_the_energy_of_a_new_row(n, D):
+def test_no_axis_without_variance_gets_the_energy_of_a_new_row(n, D):
     """n rows span n - 1 directions; scikit-learn keeps n, and a new row lands on the last one."""
     X, x = l2_normalize(descriptors(n, D)), l2_normalize(descriptors(1, D, seed=3))
     theirs = PCA(whiten=True).fit(X).transform(x)[0]
@@ -102,7 +102,7 @@ def test_duplicates():
     )
 
 
-def test_constant_feature_is_ignored_and_constant_rows_are_refused():
+def test_a_constant_feature_is_ignored_constant_rows_are_refused():
     X = np.column_stack([descriptors(20, 3), np.full(20, 0.1)])
     whitening = PCAWhitening().fit(X)
     assert whitening.n_components_ == 3

@@ -333,7 +333,7 @@ def test_bad_region_sets():
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_selection_equals_a_slow_reference_where_clusters_are_clear(seed, dtype):
+def test_selection_equals_a_slow_reference_on_clear_clusters(seed, dtype):
     """Features in clear groups: k-means can only find these, and the rest of the method is written out in float64."""
     rng = np.random.default_rng(seed)
     groups = rng.permutation(np.repeat(np.arange(5), 4))

@@ -223,7 +223,7 @@ def test_each_photograph_goes_through_the_network_once(home, monkeypatch):
     )
 
 
-def test_descriptors_are_dropped_after_the_last_row_that_needs_them(home, monkeypatch):
+def test_descriptors_are_dropped_after_the_last_row_to_need_them(home, monkeypatch):
     kept = {}
 
     def spy(pipeline, dataset, *, workspace, **kwargs):

@@ -144,7 +144,7 @@ def test_sweeps_are_as_printed(name):
     assert sweep.printed == tuple(SWEPT[name].split())
 
 
-def test_precisions_of_the_revisited_tables_follow_revisitops_rule():
+def test_precisions_of_revisited_tables_follow_revisitops_rule():
     easy = [row for row in ROWS if row.metric == "easy_p@1" and row.dataset == "roxford5k"]
     assert easy
     for row in easy:  # 68 of the 70 queries have an easy positive

@@ -47,7 +47,7 @@ def test_sample_does_not_depend_on_batches(maps, size):
     assert not np.array_equal(sampled(maps, size, seed=1), expected)
 
 
-def test_sample_holds_only_descriptors_of_the_maps_without_repeats():
+def test_sample_holds_descriptors_of_the_maps_without_repeats():
     maps = np.stack([make_map(4, 5, 6, seed=seed, density=1.0) for seed in range(12)])
     everything = np.concatenate([columns(feature_map) for feature_map in maps])
     sample = sampled(maps, 40)

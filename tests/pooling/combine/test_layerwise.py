@@ -98,7 +98,7 @@ def test_power_mean_over_scales(p, norm, weights):
 
 
 @pytest.mark.parametrize("p", [0.5, 10.0])
-def test_power_mean_of_an_image_does_not_depend_on_its_neighbours(p):
+def test_power_mean_of_an_image_is_independent_of_its_neighbours(p):
     """Images of one shape, described together, of which one has far smaller entries."""
     entries = [tuple(make_signed_map(5, 3, 4, seed=2 * t + scale) for scale in range(2)) for t in range(4)]
     entries[2] = tuple(feature_map - 50 for feature_map in entries[2])

@@ -88,7 +88,7 @@ POOLERS = [
 
 
 @pytest.mark.parametrize("pooler", POOLERS, ids=lambda pooler: "".join(str(pooler).split())[:40])
-def test_a_second_pass_reads_nothing_and_gives_the_same_to_the_bit(pooler, tmp_path):
+def test_a_second_pass_reads_nothing_and_gives_the_same_bits(pooler, tmp_path):
     tuples = isinstance(pooler, LayerwisePooler)
     params = {"backbone": two_layer_network if tuples else counting_network}
     images = photographs()
@@ -158,7 +158,7 @@ def test_only_what_is_new_is_extracted(tmp_path):
     assert n == 0
 
 
-def test_maps_once_whichever_pooler_and_descriptors_once_for_each(tmp_path, monkeypatch):
+def test_maps_once_for_all_poolers_and_descriptors_once_for_each(tmp_path, monkeypatch):
     log = tmp_path / "log"
     monkeypatch.setenv("SKRETRIEVAL_TEST_LOG", str(log))
     for pooler in (GeMPooler(), GeMPooler(), SJWPooler(), GeMPooler()):
@@ -309,7 +309,7 @@ def test_a_pooler_that_learned_something_else(pooler, tmp_path):
     assert as_bytes(again) == as_bytes(first)
 
 
-def test_parameters_of_a_part_that_are_set_after_fit_name_nothing_wrong(tmp_path):
+def test_parameters_of_a_part_set_after_fit_name_nothing_wrong(tmp_path):
     """A fitted fusion describes with the copies that it made, and its parameters are others by then."""
     maps, plain = maps_of(photographs(), tmp_path), maps_of(photographs())
     for fusion in (
@@ -351,7 +351,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("keeps", ["descriptors", "both"])
-def test_unreadable_photographs_are_reported_in_every_call_and_never_kept(files, tmp_path, keeps):
+def test_unreadable_photographs_are_always_told_and_never_cached(files, tmp_path, keeps):
     for read in (6, 2):
         maps = maps_of(files, tmp_path / "m", on_error="warn", memory_keeps=keeps)
         with (

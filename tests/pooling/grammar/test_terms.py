@@ -79,7 +79,7 @@ def test_activation_norm_of_any_scale(scale):
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
 @pytest.mark.parametrize("regions", ["whole", "rmac"])
-def test_activation_norm_descriptors_point_as_in_double_precision(regions, scale):
+def test_activation_norm_descriptors_point_as_in_float64(regions, scale):
     maps = np.stack([make_map(6, 9, 7, seed=seed) for seed in range(3)]).astype(np.float32)
     maps = np.concatenate([np.float32(scale) * maps, maps])
     pooler = WeightedPooler("activation_norm", regions=regions)
@@ -114,7 +114,7 @@ def test_nothing_overflows(reduce, scale, p, regions):
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3, 4.6, 11])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_signed_power_mean_is_odd_and_gem_for_what_is_not_negative(p, dtype):
+def test_signed_power_mean_is_odd_and_gem_where_nonnegative(p, dtype):
     signed_map = make_signed_map(20, 6, 8, seed=1).astype(dtype)
     plain, negated = signed(p).fit_transform([signed_map, -signed_map])
     assert plain.dtype == dtype

@@ -1,0 +1,81 @@
+"""What holds for the whole tree: names, lengths of modules, floors of requirements, joblib in tests."""
+
+import ast
+import atexit
+import re
+import time
+import tomllib
+from pathlib import Path
+
+import joblib
+import pytest
+
+import skretrieval
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("skretrieval", "tests", "benchmarks", "docs", "examples")
+FILES = sorted(
+    path.relative_to(ROOT)
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if not {"build", "generated", "auto_examples"} & set(path.relative_to(ROOT).parts)
+)
+LONGEST_NAME, LONGEST_MODULE = 60, 400
+# Modules of tests and docs that are longer for now, and how long they may be. The list only shrinks.
+TOO_LONG: dict[str, int] = {
+    "tests/datasets/test_fetch.py": 603,
+    "tests/evaluation/papers/test_reproduce.py": 457,
+    "tests/evaluation/test_evaluation.py": 442,
+    "tests/extraction/test_conv.py": 649,
+    "tests/pooling/second_order/test_regional_second_order.py": 687,
+    "tests/retrieval/test_neighbors.py": 499,
+    "docs/pictures.py": 412,
+}
+
+
+def length(path):
+    return len((ROOT / path).read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_module_is_longer_than_400_lines(path):
+    assert length(path) <= TOO_LONG.get(str(path), LONGEST_MODULE)
+
+
+def test_the_list_of_long_modules_only_shrinks():
+    done = {path for path in TOO_LONG if not (ROOT / path).exists() or length(path) <= LONGEST_MODULE}
+    assert not done, f"take these out of TOO_LONG: {sorted(done)}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "tests"], ids=str)
+def test_names_of_tests_are_short(path):
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert not [name for name in names if name.startswith("test_") and len(name) > LONGEST_NAME]
+
+
+def test_every_requirement_has_a_floor():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    for requirement in [*project["dependencies"], *(one for extra in extras for one in extra)]:
+        if not requirement.startswith(project["name"]):
+            assert re.search(r">=\d|==\d", requirement), requirement
+
+
+def linger(number):
+    atexit.register(time.sleep, 2)  # ending takes a worker that has imported torch a while on a busy machine
+    return number
+
+
+@pytest.mark.timeout(60)
+def test_jobs_survive_the_end_of_an_idle_worker():
+    """The settings of pytest let joblib's thread warn of it; as an error the warning ended that thread."""
+    with joblib.parallel_config("loky", n_jobs=2, idle_worker_timeout=0.5):
+        assert joblib.Parallel()(joblib.delayed(linger)(number) for number in range(2)) == [0, 1]
+        time.sleep(1)  # both workers are ending now
+        assert joblib.Parallel()(joblib.delayed(abs)(-number) for number in range(4)) == [0, 1, 2, 3]
+
+
+def test_the_citation_has_the_version_of_the_package():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r'^version: "(.*)"$', text, re.MULTILINE)[1] == skretrieval.__version__
