@@ -22,7 +22,7 @@ ORDER = [
     "model_selection",
 ]
 ON_TOP = ["recipes", "inspection", "evaluation", "index", "cli"]
-SHARED = ["_cache", "_linalg", "_region_sets"]
+SHARED = ["_cache", "_doc_link", "_linalg", "_region_sets"]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from .._cache._maps import kept_arrays, to_half
+from .._doc_link import DocLinkMixin
 from ._feature_maps import FeatureMaps
 from ._images import (
     check_headers,
@@ -46,7 +47,7 @@ def _stored(key: str, maps: Any) -> Any:
     return maps
 
 
-class BaseExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Photographs to feature maps: everything but the network.
 
     A subclass has the constructor parameters named in ``_parameter_constraints`` below, learns or loads its

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, _fit_co
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
+from .._doc_link import DocLinkMixin
 from .._linalg import flip_signs, principal_axes, project
 from .._region_sets import RegionSetsMixin, RowTransformerMixin, reject_region_sets
 from ._base import check_rank
@@ -19,7 +20,9 @@ UNLABELLED = -1
 _BLOCK_ELEMENTS = 2**20
 
 
-class LearnedWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator):
+class LearnedWhitening(
+    DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator
+):
     """Whiten the differences between images of the same object, then rotate to what tells objects apart.
 
     With the scatter of same-label pairs ``C_S`` and of all the other pairs ``C_D``, the projection is ``P =

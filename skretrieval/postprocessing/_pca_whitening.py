@@ -7,6 +7,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._doc_link import DocLinkMixin
 from .._linalg import principal_axes, project
 from .._region_sets import (
     RegionSetsMixin,
@@ -18,7 +19,9 @@ from .._region_sets import (
 from ._base import axes_for_share, check_rank
 
 
-class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator):
+class PCAWhitening(
+    DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator
+):
     """Project on the principal axes and divide by a power of the variance along each.
 
     Whitening removes the correlations between the channels of a network and lessens the weight of what many

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
+from .._doc_link import DocLinkMixin
 from .._region_sets import (
     RegionSetsMixin,
     RowTransformerMixin,
@@ -17,8 +18,10 @@ from .._region_sets import (
 )
 
 
-class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, RowTransformerMixin, BaseEstimator):
-    """Replace every entry x by sign(x) * |x| ** exponent.
+class PowerNormalizer(
+    DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, RowTransformerMixin, BaseEstimator
+):
+    """Replace every entry x by ``sign(x) * |x| ** exponent``.
 
     Exponents below one flatten bursts: a pattern repeated many times in a photograph (windows of a facade) no
     longer outweighs everything else in its descriptor. Usually followed by scikit-learn's

@@ -10,6 +10,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from .._doc_link import DocLinkMixin
 from ._descriptors import ragged_arange
 
 _DEFAULT_N_NEIGHBORS = 100
@@ -18,7 +19,7 @@ _DISTRACTOR = -1
 _COUNTED_SHARE = 64
 
 
-class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+class RetrieverMixin(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Methods of a retriever, written once for the index and for the wrappers around it.
 
     A subclass gives ``_index``, the :class:`NearestNeighborsRetriever` at the bottom of the wrappers,

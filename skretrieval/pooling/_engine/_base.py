@@ -11,12 +11,13 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
+from ..._doc_link import DocLinkMixin
 from ...extraction import FeatureMaps
 from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
 from ._cached import Described, RegionSets, Rows, collect
 
 
-class BasePooler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BasePooler(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Feature maps to one descriptor per image.
 
     A subclass implements ``_describe(batches) -> tensor (N, d)`` for a tuple with one checked

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from ..._doc_link import DocLinkMixin
 from ..._linalg._streamed_axes import StreamedAxes, check_rank
 from .._engine._batches import Batch, iter_batches, n_entries
 from .._engine._cached import RegionSets, collect
@@ -31,7 +32,7 @@ from ._region_pieces import (
 
 
 class RegionalSecondOrderPooler(  # type: ignore[call-arg]
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+    DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Several descriptors per image: second-order pooling over candidate regions (S004).
 
