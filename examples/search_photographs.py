@@ -11,8 +11,6 @@ Run as a script, it takes the name of a page to write, with every query and what
     python examples/search_photographs.py [page.html]
 """
 
-import sys
-
 # %%
 # Photographs, and views of them
 # ------------------------------
@@ -72,6 +70,8 @@ plt.show()
 # The page
 # --------
 # Written only where a name for it was given.
+
+import sys
 
 if sys.argv[1:]:
     from skretrieval.inspection import results_page

@@ -10,8 +10,9 @@ import pytest
 
 import skretrieval
 from skretrieval._doc_link import DOCUMENTATION
+from skretrieval.datasets import make_feature_maps
 from skretrieval.extraction import ConvKernelExtractor
-from skretrieval.pooling import GeMPooler, MACPooler
+from skretrieval.pooling import GeMPooler, MACPooler, PoolerFusion
 from skretrieval.retrieval import NearestNeighborsRetriever
 from skretrieval.utils import all_estimators
 
@@ -108,6 +109,21 @@ def test_the_html_of_an_estimator_links_to_its_page(name, cls):
     package = ".".join(cls.__module__.split(".")[:2])
     assert f'{DOCUMENTATION}/api/generated/{package}.{name}.html"' in html
     assert f"{package}.{name}" in DOCUMENTED
+
+
+@pytest.mark.parametrize(("name", "cls"), all_estimators())
+def test_the_attributes_of_an_estimator_can_be_listed(name, cls):
+    # scikit-learn asks for each of them when it draws a fitted estimator: an error there hides the diagram
+    assert "get_params" in dir(instance(cls))
+
+
+def test_a_fitted_pipeline_draws_its_fused_poolers():
+    from sklearn.pipeline import make_pipeline
+
+    maps, _ = make_feature_maps(4, 8, random_state=0)
+    fusion = PoolerFusion([("mac", MACPooler()), ("gem", GeMPooler())])
+    model = make_pipeline(fusion, NearestNeighborsRetriever(2)).fit(maps)
+    assert "/skretrieval.pooling.PoolerFusion.html" in model._repr_html_()
 
 
 def test_a_subclass_of_a_user_links_nowhere():
