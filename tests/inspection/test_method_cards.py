@@ -86,15 +86,15 @@ def test_cards_are_complete(name):
 
 
 @pytest.mark.parametrize(
-    "word", [*pooling.spatial.SPATIAL, *pooling.channel.CHANNEL, *pooling.regions.REGIONS]
+    "term", [*pooling.spatial.SPATIAL, *pooling.channel.CHANNEL, *pooling.regions.REGIONS]
 )
-def test_every_word_is_listed(word):
-    assert f'"{word}"' in CARDS["WeightedPooler"]
+def test_every_term_is_listed(term):
+    assert f'"{term}"' in CARDS["WeightedPooler"]
 
 
-@pytest.mark.parametrize("word", pooling.reductions.REDUCTIONS)
-def test_every_reduction_is_listed(word):
-    assert f'"{word}"' in CARDS["WeightedPooler"]
+@pytest.mark.parametrize("term", pooling.reductions.REDUCTIONS)
+def test_every_reduction_is_listed(term):
+    assert f'"{term}"' in CARDS["WeightedPooler"]
 
 
 def test_the_overview_leads_to_every_card():
