@@ -50,6 +50,7 @@ myst_heading_anchors = 3
 # ------------------------------------------------------------------ reference
 autosummary_generate = True
 autosummary_context = {"own_members": own_members, "type_of": type_of}
+toc_object_entries_show_parents = "hide"  # `fit`, not `NearestNeighborsRetriever.fit`, beside the page
 autodoc_typehints = "none"  # the docstrings have them, with shapes
 numpydoc_show_class_members = False  # the template of classes lists them
 

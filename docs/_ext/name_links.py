@@ -1,6 +1,7 @@
 """Link code spans of the Markdown pages that are a public name, such as `GeMPooler`, to its page.
 
-The Markdown so reads well wherever it is shown, and the site leads on to the reference.
+The Markdown so reads well wherever it is shown, and the site leads on to the reference. A card, that is a section
+whose title is a public name, also gets a line that leads there.
 """
 
 from __future__ import annotations
@@ -24,25 +25,38 @@ class NameLinks(SphinxPostTransform):
             return
         for literal in list(self.document.findall(nodes.literal)):
             target = _target(literal.astext())
-            if target is None or isinstance(literal.parent, nodes.reference | addnodes.pending_xref):
-                continue
-            reference = addnodes.pending_xref(
-                "",
-                refdomain="py",
-                reftype="obj",
-                reftarget=target,
-                refexplicit=True,
-                refwarn=False,
-                refdoc=self.env.docname,
+            if target is not None and not isinstance(literal.parent, nodes.reference | addnodes.pending_xref):
+                literal.replace_self(self._reference(target, literal.deepcopy()))
+        for section in self.document.findall(nodes.section):
+            title = section[0].astext()
+            target = _target(title) or _names().get(f"recipes.{title}")
+            signature = next(
+                (i for i, node in enumerate(section) if isinstance(node, nodes.literal_block)), None
             )
-            literal.replace_self(reference)
-            reference += literal
+            if target is not None and signature is not None:
+                line = nodes.paragraph("", "In the reference: ")
+                line += self._reference(target, nodes.literal(text=target))
+                section.insert(signature + 1, line)
+
+    def _reference(self, target: str, shown: nodes.Node) -> addnodes.pending_xref:
+        reference = addnodes.pending_xref(
+            "",
+            refdomain="py",
+            reftype="obj",
+            reftarget=target,
+            refexplicit=True,
+            refwarn=False,
+            refdoc=self.env.docname,
+        )
+        reference += shown
+        return reference
 
 
 def _target(text: str) -> str | None:
     """Return the full name of what a code span names: a class by its own name, a function after its package's."""
     names = _names()
-    return names.get(text) or names.get(text.partition("(")[0] if text[:1].isupper() else text)
+    called = text.partition("(")[0]
+    return names.get(text) or (names.get(called) if called[:1].isupper() or "." in called else None) or None
 
 
 _KNOWN: dict[str, str] = {}
