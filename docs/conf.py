@@ -15,7 +15,7 @@ from urllib.request import urlopen
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
-from api_pages import own_members, type_of  # noqa: E402
+from api_pages import entries_of, own_members, type_of  # noqa: E402
 
 import skretrieval  # noqa: E402
 
@@ -27,6 +27,7 @@ version = release = skretrieval.__version__
 extensions = [
     "api_pages",
     "name_links",
+    "root_files",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
@@ -49,7 +50,7 @@ myst_heading_anchors = 3
 
 # ------------------------------------------------------------------ reference
 autosummary_generate = True
-autosummary_context = {"own_members": own_members, "type_of": type_of}
+autosummary_context = {"own_members": own_members, "type_of": type_of, "entries_of": entries_of}
 toc_object_entries_show_parents = "hide"  # `fit`, not `NearestNeighborsRetriever.fit`, beside the page
 autodoc_typehints = "none"  # the docstrings have them, with shapes
 numpydoc_show_class_members = False  # the template of classes lists them

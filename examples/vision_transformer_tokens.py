@@ -18,6 +18,7 @@ import argparse
 import inspect
 from functools import partial
 
+import matplotlib.pyplot as plt
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
@@ -170,9 +171,16 @@ def main():
         "GeM of the positive part, p = 3": WeightedPooler(reduce="power_mean"),
     }
     search = make_pipeline(StandardScaler(with_std=False), Normalizer(), NearestNeighborsRetriever(5))
+    scores = {}
     for name, pooler in poolers.items():
         model = clone(search).fit(pooler.fit_transform(gallery), samples.labels)
-        print(f"mAP {model.score(pooler.transform(queries), labels):.3f}  {name}")
+        scores[name] = model.score(pooler.transform(queries), labels)
+        print(f"mAP {scores[name]:.3f}  {name}")
+
+    _, ax = plt.subplots(figsize=(7, 2), layout="constrained")
+    ax.barh(list(scores), list(scores.values()))
+    ax.set_xlabel("mAP")
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ NEEDED = {
 }
 
 
-def api_pages():
-    spec = importlib.util.spec_from_file_location("api_pages", DOCS / "_ext" / "api_pages.py")
+def extension(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / "_ext" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-API = api_pages()
+API = extension("api_pages")
 DOCUMENTED = API.documented()
 
 
@@ -143,3 +143,23 @@ def test_the_parts_of_a_pipeline_link_to_their_pages():
         "retrieval.NearestNeighborsRetriever",
     ):
         assert f"/skretrieval.{page}.html" in html
+
+
+def test_included_files_of_the_root_keep_links_that_lead_somewhere(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nSource = "https://example.org/code"\n')
+    (tmp_path / "CONTRIBUTING.md").write_text(
+        "[a](docs/guide.md#saving) [b](LICENSE) [c](CHANGELOG.md) [d](https://example.org) [e](#here)\n"
+    )
+    page = extension("root_files").included("```{include} ../CONTRIBUTING.md\n```\n", tmp_path)
+    assert page.split() == [
+        "[a](guide.md#saving)",
+        "[b](https://example.org/code/blob/main/LICENSE)",
+        "[c](changelog.md)",
+        "[d](https://example.org)",
+        "[e](#here)",
+    ]
+
+
+def test_dictionaries_of_texts_are_written_out():
+    assert set(API.entries_of("skretrieval.evaluation.PAPERS")) == {"S000", "S001", "S002", "S003", "S004"}
+    assert API.entries_of("skretrieval.cli.app") == {}

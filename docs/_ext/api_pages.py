@@ -154,8 +154,19 @@ def own_members(fullname: str) -> dict[str, list[str]]:
 
 def type_of(fullname: str) -> str:
     """Return the name of the type of a public value that is neither a class nor a function."""
+    return type(_value(fullname)).__name__
+
+
+def entries_of(fullname: str) -> dict[str, str]:
+    """Return what a public dictionary of texts holds, nothing of any other value."""
+    value = _value(fullname)
+    texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return dict(value) if texts else {}
+
+
+def _value(fullname: str) -> Any:
     package, _, name = fullname.rpartition(".")
-    return type(getattr(import_module(package), name)).__name__
+    return getattr(import_module(package), name)
 
 
 def setup(app: Any) -> dict[str, bool]:
