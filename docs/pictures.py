@@ -27,7 +27,6 @@ from skretrieval.extraction import ConvFeatureExtractor
 
 DPI = 90
 COLOURS = 112  # of a picture: with more it grows beyond 60 KB
-COLOURS = 112  # of a picture: with more it grows beyond 60 KB
 
 
 def save(figure: Figure, path: Path) -> None:
