@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from bench_pooling import SHAPES, fitted, make_maps
 
-from skretrieval.pooling._engine import _threads
+from skretrieval.pooling._engine import _batches
 
 NAMES = ("MAC", "GeM", "R-MAC", "GSW")
 POLICIES = {"default": None, "active": "ACTIVE", "passive": "PASSIVE"}
@@ -29,7 +29,7 @@ def measure(waiting, seconds):
     """Figures of one process, whose environment says how OpenMP waits."""
     maps = make_maps(8, *SHAPES[0])
     array, flat = maps.numpy(), maps.flatten()
-    limited = _threads._openmp
+    limited = _batches._openmp
     functions = {("one pass", "ours"): flat.sum, ("one pass", "baseline"): array.sum}
     for name in NAMES:
         pooler = fitted(name, maps.shape[1])
@@ -41,7 +41,7 @@ def measure(waiting, seconds):
         for place in rng.permutation(len(functions)):  # no function always after the same one
             (name, which), function = list(functions.items())[place]
             # without libraries to tell, torch keeps the threads it has
-            _threads._openmp = limited if which == "ours" else list
+            _batches._openmp = limited if which == "ours" else list
             start = time.perf_counter()
             function()
             times[name, which].append(time.perf_counter() - start)

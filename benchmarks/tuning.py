@@ -33,8 +33,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 
 from skretrieval.datasets import load_image_folder, make_photo_views
-from skretrieval.extraction import ConvFeatureExtractor
-from skretrieval.extraction._base import BaseExtractor
+from skretrieval.extraction import ConvFeatureExtractor, FeatureMaps
 from skretrieval.metrics import leave_one_out_map
 from skretrieval.model_selection import GalleryQuerySplit, PseudoQueryScorer, WholeGallerySplit
 from skretrieval.pooling import (
@@ -239,13 +238,14 @@ def optimism(gallery: np.ndarray, labels: np.ndarray) -> list[str]:
 
 
 def counted(read: list):
-    """Return BaseExtractor's passes with every map that they hand out counted in `read`."""
-    batches = BaseExtractor._map_batches
+    """Return all passes with every map that they hand out counted in `read`."""
+    batches = FeatureMaps.batches_beside
 
     def count(self, *args):
-        for indices, maps in batches(self, *args):
-            read.append(len(indices))
-            yield indices, maps
+        for batch in batches(self, *args):
+            if batch.maps is not None:
+                read.append(len(batch.indices))
+            yield batch
 
     return count
 
@@ -272,8 +272,8 @@ def reads(extractor, photographs, labels, folder: Path) -> list[str]:
     ]
     exponents = [1.0, 2.0, 3.0, 5.0]
     read: list[int] = []
-    whole = BaseExtractor._map_batches
-    BaseExtractor._map_batches = counted(read)
+    whole = FeatureMaps.batches_beside
+    FeatureMaps.batches_beside = counted(read)
     try:
         for title, search in cases.items():
             for keeps in ("maps", "both", "both, once more"):
@@ -289,7 +289,7 @@ def reads(extractor, photographs, labels, folder: Path) -> list[str]:
                 lines.append(f"| {title} | {n} | {keeps} | {share:.3f} | {seconds:.2f} |")
                 print(lines[-1], flush=True)
     finally:
-        BaseExtractor._map_batches = whole
+        FeatureMaps.batches_beside = whole
     return lines
 
 

@@ -11,48 +11,40 @@ from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 
-class RegionSetsMixin:
-    """Let a transformer of rows take region sets, too.
+class OutputMixin(TransformerMixin, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """Let a transformer give tables, which ``set_output`` puts into containers, and other things, which it does not.
 
-    To be named before the transformer it is mixed into, which says in ``_transform_rows`` what becomes of checked
-    rows. scikit-learn wraps the ``transform`` and ``fit_transform`` that a transformer class defines itself; those of
-    this class stay plain, so that the containers of ``set_output`` get tables only.
+    A class that defines ``transform`` names this mixin first, says ``auto_wrap_output_keys=None`` in its class
+    statement (so that scikit-learn leaves the method alone), and returns ``self._output(X, result)``. The classes
+    derived from it, which do not define ``transform`` again, say nothing: they have ``set_output``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.base import BaseEstimator, OneToOneFeatureMixin
+    >>> from skretrieval._region_sets import OutputMixin
+    >>> class Base(OutputMixin, OneToOneFeatureMixin, BaseEstimator, auto_wrap_output_keys=None):
+    ...     def fit(self, X, y=None):
+    ...         self.n_features_in_ = 2
+    ...         return self
+    ...
+    ...     def transform(self, X):
+    ...         return self._output(X, [X, X] if self.sets else X)
+    >>> class Same(Base):
+    ...     def __init__(self, sets=False):
+    ...         self.sets = sets
+    >>> X = np.ones((3, 2))
+    >>> [type(Same(sets).set_output(transform="pandas").fit_transform(X)).__name__ for sets in (False, True)]
+    ['DataFrame', 'list']
     """
-
-    _row_dtypes: Any = (np.float64, np.float32)  # other numbers become the first; None leaves all as they are
-
-    def _transform_rows(self, rows: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
-
-    def transform(self, X):
-        """Transform each descriptor.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features_in), or list of arrays of shape (M_i, n_features_in)
-            Descriptors, or region sets.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_out), or list of ndarrays of shape (M_i, n_out)
-            Descriptors or region sets, as given.
-        """
-        if not is_region_sets(X):
-            return super().transform(X)  # type: ignore[misc]
-        check_is_fitted(self)
-        # steps that learn nothing may not know the number of features
-        rows, offsets = stack_region_sets(X, getattr(self, "n_features_in_", None), type(self).__name__)
-        if self._row_dtypes is not None:
-            rows = check_array(rows, dtype=self._row_dtypes, ensure_all_finite=False)
-        return split_region_sets(self._transform_rows(rows), offsets)
 
     def fit_transform(self, X, y=None, **params):
         """Fit to `X` and transform it.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in), or list of arrays of shape (M_i, n_features_in)
-            Descriptors, or region sets.
+        X : sequence
+            What :meth:`transform` takes.
         y : array-like of shape (n_samples,), default=None
             As for :meth:`fit`.
         **params : dict
@@ -60,38 +52,62 @@ class RegionSetsMixin:
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_out), or list of ndarrays of shape (M_i, n_out)
-            Descriptors or region sets, as given.
+        Z : object
+            As from :meth:`transform`.
         """
-        if is_region_sets(X):
-            return self.fit(X, y, **params).transform(X)  # type: ignore[attr-defined]
-        return super().fit_transform(X, y, **params)  # type: ignore[misc]
+        return self.fit(X, y, **params).transform(X)  # type: ignore[attr-defined]
+
+    def _output(self, X: Any, result: Any) -> Any:
+        """Return what `transform` made of `X`: a table in the container that is asked for, all else as it is."""
+        if isinstance(result, np.ndarray) or sparse.issparse(result):
+            return _TableOutput.transform(self, X, result)
+        return result
 
 
-class RowTransformerMixin(TransformerMixin):
-    """Transform tables of descriptors by ``_transform_rows``.
+class _TableOutput(TransformerMixin):
+    """What puts a table into a container: scikit-learn's wrapper around a ``transform`` that returns it."""
 
-    The other half of :class:`RegionSetsMixin`, to be named after it: the containers of ``set_output`` need a
-    ``transform`` for tables alone.
+    def transform(self, X, table):
+        return table
+
+
+class RegionSetsMixin(OutputMixin, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """Make a transformer of what is done to rows: of tables of descriptors, and of region sets.
+
+    The estimator says in ``_transform_rows`` what becomes of checked rows.
     """
+
+    _row_dtypes: Any = (np.float64, np.float32)  # other numbers become the first; None leaves all as they are
+
+    def _transform_rows(self, rows: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _transform_table(self, X: Any) -> Any:
+        accept_sparse = "csr" if get_tags(self).input_tags.sparse else False
+        X = validate_data(self, X, accept_sparse=accept_sparse, dtype=self._row_dtypes, reset=False)
+        return self._transform_rows(X)
 
     def transform(self, X):
         """Transform each descriptor.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features_in)
-            Descriptors; sparse ones where the estimator takes them.
+        X : array-like of shape (n_samples, n_features_in), or list of arrays of shape (M_i, n_features_in)
+            Descriptors, sparse ones where the estimator takes them, or region sets.
 
         Returns
         -------
-        Z : {ndarray, sparse matrix} of shape (n_samples, n_out)
-            Descriptors.
+        Z : ndarray of shape (n_samples, n_out), or list of ndarrays of shape (M_i, n_out)
+            Descriptors or region sets, as given; the containers of ``set_output`` are for descriptors only.
         """
         check_is_fitted(self)
-        accept_sparse = "csr" if get_tags(self).input_tags.sparse else False
-        X = validate_data(self, X, accept_sparse=accept_sparse, dtype=self._row_dtypes, reset=False)  # type: ignore[attr-defined]
-        return self._transform_rows(X)  # type: ignore[attr-defined]
+        if not is_region_sets(X):
+            return self._output(X, self._transform_table(X))
+        # steps that learn nothing may not know the number of features
+        rows, offsets = stack_region_sets(X, getattr(self, "n_features_in_", None), type(self).__name__)
+        if self._row_dtypes is not None:
+            rows = check_array(rows, dtype=self._row_dtypes, ensure_all_finite=False)
+        return split_region_sets(self._transform_rows(rows), offsets)
 
 
 def is_region_sets(X: Any) -> bool:

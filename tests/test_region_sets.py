@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn.base import clone
+from sklearn import config_context
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, clone
 from sklearn.pipeline import make_pipeline
 
+from skretrieval._region_sets import OutputMixin
 from skretrieval.postprocessing import DatabaseAugmentation, LearnedWhitening, PCAWhitening, PowerNormalizer
 from skretrieval.retrieval import NearestNeighborsRetriever
 
@@ -114,6 +116,50 @@ def test_containers_of_tables_only(step):
     assert isinstance(step.fit_transform(sets)[0], np.ndarray)
     assert isinstance(step.fit_transform(table), pd.DataFrame)
     assert isinstance(step.transform(sets)[0], np.ndarray)
+
+
+@pytest.mark.parametrize("step", [PCAWhitening(3), PowerNormalizer()])
+def test_configured_containers_of_tables_only(step):
+    pd = pytest.importorskip("pandas")
+    sets = make_sets()
+    table = pd.DataFrame(
+        np.vstack(sets), columns=list("abcdef"), index=np.arange(100, 100 + len(np.vstack(sets)))
+    )
+    with config_context(transform_output="pandas"):
+        assert isinstance(clone(step).fit_transform(sets)[0], np.ndarray)
+        frame = clone(step).fit_transform(table)
+    assert frame.columns.tolist() == clone(step).fit(table).get_feature_names_out().tolist()
+    assert frame.index.equals(table.index)
+
+
+class Chooser(OutputMixin, OneToOneFeatureMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """Gives what a parameter names, as a pooler does."""
+
+    def __init__(self, sets=False):
+        self.sets = sets
+
+    def fit(self, X, y=None):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def transform(self, X):
+        return self._output(X, list(X[:, None]) if self.sets else X)
+
+
+class DerivedChooser(Chooser):
+    pass
+
+
+def test_output_is_contained_if_it_is_a_table():
+    pd = pytest.importorskip("pandas")
+    X = np.ones((3, 2))
+    chooser = DerivedChooser().set_output(transform="pandas")
+    for Z in (chooser.fit_transform(X), chooser.transform(X)):
+        assert isinstance(Z, pd.DataFrame)
+    chooser.set_params(sets=True)
+    for Z in (chooser.fit_transform(X), chooser.transform(X)):
+        assert type(Z) is list
+    assert type(chooser.set_params(sets=False).set_output(transform="default").transform(X)) is np.ndarray
 
 
 def test_regions_whitened_in_a_pipeline():

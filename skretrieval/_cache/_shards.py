@@ -71,11 +71,11 @@ def descriptor_folder(extractor: Any, pooler: bytes) -> str | None:
     """
     if getattr(extractor, "memory", None) is None or extractor.memory_keeps == "maps":
         return None
-    place = getattr(getattr(extractor._memory(), "store_backend", None), "location", None)
-    if not isinstance(place, str | os.PathLike) or not os.path.isdir(place):
+    place = extractor.memory_folder()
+    if place is None:
         return None
     # 32 hexadecimal digits: ``joblib.Memory.reduce_size`` takes such a folder for one of its own items
-    name = hashed(_FORMAT, __version__, extractor._cache_key(), pooler).hex()[:32]
+    name = hashed(_FORMAT, __version__, extractor.cache_key(), pooler).hex()[:32]
     return os.path.join(place, "descriptors", name)
 
 

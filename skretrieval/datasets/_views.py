@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from ..extraction._images import check_images, read_image, scaled_size
+from ..extraction import check_images, read_image, scaled_size
 
 _MIN_SIDE = 8  # pixels: a crop stops here, so that a view of an icon is still a picture
 
@@ -207,7 +207,7 @@ def make_photo_views(
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=(len(items), n_views))
 
     def read(index):
-        photograph = read_image(index, items[index], draft=image_size)
+        photograph = read_image(items[index], position=index, draft=image_size)
         if image_size is None or max(photograph.size) <= image_size:
             return photograph
         return photograph.resize(scaled_size(*photograph.size, image_size), Image.Resampling.BICUBIC)

@@ -396,9 +396,9 @@ def dimension(descriptors: Any) -> int:
 def device_of(pipeline: Pipeline) -> dict[str, Any]:
     """Tell what a fitted Pipeline ran on, and with which weights."""
     extractor: Any = getattr(pipeline.steps[0][1], "estimator", None)
-    if not hasattr(extractor, "_device"):
+    if not hasattr(extractor, "torch_device"):
         return {"device": "cpu", "weights_fingerprint": None, "dtype": None}
-    device = extractor._device()
+    device = extractor.torch_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "device": name,

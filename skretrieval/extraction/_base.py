@@ -1,41 +1,31 @@
-"""What every extractor shares: reading ahead, batches of equal shape, several sizes, the cache, bad files."""
+"""What every extractor shares: the network, its sizes and its cache; one batch through it; bad files."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from joblib import cpu_count, effective_n_jobs
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_memory
 from torch.nn import functional
-from tqdm import tqdm
 
-from .._cache._maps import kept_arrays, to_half
+from .._cache import as_memory, folder_of
 from .._doc_link import DocLinkMixin
-from ._feature_maps import FeatureMaps
+from .._region_sets import OutputMixin
+from ._feature_maps import FeatureMaps, Known
 from ._images import (
     check_headers,
     check_images,
     content_digest,
-    describe,
     read_image,
     resize_longest,
 )
 
 _CACHE_FORMAT = 1  # part of every cache key: raise it when the maps of the same photograph change
-_TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
-
-# The pixels that one pass may hold while it waits for batches of equal shape to fill, in batches.
-_WAITING_BATCHES = 8
 
 # On a CPU as many photographs go through the network together as make up so many pixels, at least one. Small ones
 # gain by company; the activations of several large ones leave the caches and cost more than each alone.
@@ -43,11 +33,11 @@ _CPU_PIXELS = 2**18
 
 
 def _stored(key: str, maps: Any) -> Any:
-    """Return `maps`; joblib.Memory keeps its result under `key`."""
+    """Return `maps`; joblib.Memory keeps its result under `key`, and in a folder of this module's name."""
     return maps
 
 
-class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Photographs to feature maps: everything but the network.
 
     A subclass has the constructor parameters named in ``_parameter_constraints`` below, learns or loads its
@@ -87,7 +77,7 @@ class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_out
             The fitted extractor.
         """
         images = check_images(X)
-        self._sizes()
+        self.sizes()
         self._forget()
         self._fit_network(images)
         return self
@@ -113,7 +103,7 @@ class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_out
         """
         self._validate_params()
         images = check_images(X)
-        self._sizes()
+        self.sizes()
         self._network()
         if self.on_error == "raise":
             check_headers(images)
@@ -148,7 +138,7 @@ class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_out
             One name per channel of every layer.
         """
         prefix = type(self).__name__.lower()
-        return np.array([f"{prefix}{k}" for k in range(sum(self._channels()))], dtype=object)
+        return np.array([f"{prefix}{k}" for k in range(sum(self.channels()))], dtype=object)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -189,144 +179,90 @@ class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_out
             self._net_key = key
         return self._net
 
-    def _device(self) -> torch.device:
+    def torch_device(self) -> torch.device:
+        """Return the device that the network runs on.
+
+        Returns
+        -------
+        device : torch.device
+
+        Raises
+        ------
+        ValueError
+            If it is one that torch does not see.
+        """
         if str(self.device) == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         device = torch.device(self.device)
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device={str(self.device)!r} was asked for, but torch sees no CUDA device")
+            raise ValueError(f"device={str(self.device)!r} was asked for, but torch sees no CUDA device.")
         return device
 
-    def _channels(self) -> list[int]:
-        """Return the number of channels of each output, found with one small grey image."""
+    def channels(self) -> list[int]:
+        """Return the number of channels of each output, found with one small grey image.
+
+        Returns
+        -------
+        channels : list of int
+            One for each map that a photograph has.
+        """
         if "_n_channels" not in self.__dict__:
             grey = np.full((224, 224, 3), 128, dtype=np.uint8)
-            outputs = self._fuse(self._forward([[grey]] * len(self._sizes())))
+            outputs = self._fuse(self._forward([[grey]] * len(self.sizes())))
             self._n_channels = [maps.shape[1] for maps in outputs]
         return self._n_channels
 
     # ------------------------------------------------------------------ sizes
-    def _sizes(self) -> list:
+    def sizes(self) -> list[int | None]:
+        """Return the longest sides to which photographs are resized.
+
+        Returns
+        -------
+        sizes : list of int or None
+            One for each resolution; None keeps the size.
+
+        Raises
+        ------
+        ValueError
+            If `image_size` is none of what it may be.
+        """
         if self.image_size is None or isinstance(self.image_size, Integral):
             return [self.image_size]
         sizes = list(self.image_size)
         if not sizes or any(not isinstance(size, Integral) or size < 1 for size in sizes):
             raise ValueError(
-                f"image_size must be a number of pixels, None, or several positive numbers, got {sizes}"
+                f"image_size must be a number of pixels, None, or several positive numbers, got {sizes}."
             )
         return sizes
 
-    # ------------------------------------------------------------------ one pass over photographs
-    def _map_batches(
-        self, images: list, positions: np.ndarray, failed: dict[int, str], known: Any = None
-    ) -> Iterator[tuple]:
-        """Yield (indices, maps) in batches of equal shape; fill `failed` (see FeatureMaps.batches).
-
-        Photographs that `known` takes, whose descriptors are kept, are left out.
-        """
-        self._network()
-        store = self._store()
-        buckets: OrderedDict[tuple, list] = OrderedDict()  # by shape, the one that waits longest first
-        patience = _WAITING_BATCHES * self.batch_size
-        entries = self._read_ahead(images, positions, store, known)
-        for index, entry in enumerate(
-            tqdm(entries, total=len(images), unit="image", disable=not self.verbose)
-        ):
-            if isinstance(entry, Exception):
-                failed[int(positions[index])] = str(entry)
-                yield np.array([index]), self._zeros(1)
-                continue
-            if known is not None and known.takes(index, entry):
-                continue
-            shape = (entry.maps is not None, *(array.shape for array in entry.arrays))
-            buckets.setdefault(shape, []).append((index, entry))
-            if len(buckets[shape]) >= self._n_together(entry):
-                yield self._finish(buckets.pop(shape), positions, store, failed)
-            # whatever its shape, no photograph holds up those behind it for long
-            while buckets and index - next(iter(buckets.values()))[0][0] >= patience:
-                yield self._finish(buckets.popitem(last=False)[1], positions, store, failed)
-        while buckets:
-            yield self._finish(buckets.popitem(last=False)[1], positions, store, failed)
-        self.failed_ = dict(failed)
-
+    # ------------------------------------------------------------------ what a pass over photographs asks for
     def _n_together(self, entry: Bunch) -> int:
         if entry.maps is not None or self._network().device.type != "cpu":
             return self.batch_size
         pixels = sum(array.shape[0] * array.shape[1] for array in entry.arrays)
         return min(self.batch_size, max(1, _CPU_PIXELS // pixels))
 
-    def _zeros(self, n: int):
-        device = self._device()
-        return self._packed([torch.zeros(n, channels, 1, 1, device=device) for channels in self._channels()])
-
-    def _read_ahead(self, images: list, positions: np.ndarray, store, known: Any = None) -> Iterable:
-        """Read, decode and resize in threads, in order, at most a few batches ahead of the network."""
-
-        def read(index):
-            try:
-                return self._read(int(positions[index]), images[index], store, known)
-            except (OSError, ValueError) as error:
-                if self.on_error == "raise":
-                    raise
-                return error
-
-        workers = min(8, cpu_count()) if self.n_jobs is None else effective_n_jobs(self.n_jobs)
-        return _in_order(read, len(images), workers, ahead=max(2 * self.batch_size, 2 * workers))
-
-    def _read(self, position: int, item: Any, store, known: Any = None) -> Bunch:
-        sizes = self._sizes()
-        key, data, digest = None, None, None
+    def _read(self, position: int, item: Any, store, known: Known | None) -> Bunch:
+        sizes = self.sizes()
+        key, data = None, None
+        digest: Any = None
         if store is not None or known is not None:
-            digest, data = content_digest(position, item)
+            digest, data = content_digest(item, position=position)
         if known is not None:
-            descriptor = known.find(digest)
-            if descriptor is not None:
-                return Bunch(descriptor=descriptor)
+            found = known.get(digest)
+            if found is not None:
+                return Bunch(digest=digest, found=found)
         if store is not None:
-            key = f"{digest}-{self._cache_key()}"
+            key = f"{digest}-{self.cache_key()}"
             if store.check_call_in_cache(key, None):
                 maps = store(key, None)
                 if maps is not None:  # None where the stored file is damaged
                     return Bunch(key=key, digest=digest, item=item, maps=maps, arrays=maps)
         # Decoding at a fraction is allowed down to twice the wanted size: the bicubic step then hides it.
         draft = None if None in sizes else 2 * max(sizes)
-        image = read_image(position, item, draft, data)
+        image = read_image(item, position=position, draft=draft, data=data)
         arrays = [resize_longest(image, size) for size in sizes]
         return Bunch(key=key, digest=digest, item=item, maps=None, arrays=arrays)
-
-    def _finish(self, batch: list, positions: np.ndarray, store, failed: dict[int, str]) -> tuple:
-        """Return (indices, maps) of a batch of equal shape, from the cache or from the network."""
-        indices = np.array([index for index, _ in batch])
-        entries = [entry for _, entry in batch]
-        if entries[0].maps is not None:
-            outputs = [
-                torch.from_numpy(np.stack(layer)).to(self._device())
-                for layer in zip(*(entry.maps for entry in entries), strict=True)
-            ]
-            return indices, self._packed(outputs)
-        try:
-            per_size = self._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
-        except RuntimeError as error:
-            if not any(words in str(error) for words in _TOO_SMALL):
-                raise
-            height, width = entries[0].arrays[0].shape[:2]
-            reasons = {
-                int(positions[index]): f"Entry {positions[index]} ({describe(entry.item)}): {width}x{height} "
-                "pixels after resizing are too few for the network"
-                for index, entry in batch
-            }
-            if self.on_error == "raise":
-                raise ValueError(next(iter(reasons.values()))) from error
-            failed.update(reasons)
-            return indices, self._zeros(len(indices))
-        outputs = self._fuse(per_size)
-        if self._rounds():
-            outputs = to_half(outputs, positions[indices], [entry.item for entry in entries])
-        if store is not None:
-            hosts = kept_arrays(outputs)
-            for place, entry in enumerate(entries):
-                store.call(entry.key, [host[place] for host in hosts])
-        return indices, self._packed(outputs)
 
     @torch.inference_mode()
     def _forward(self, per_size: list) -> list[list[torch.Tensor]]:
@@ -347,7 +283,7 @@ class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_out
                 if not isinstance(layer, torch.Tensor) or layer.ndim != 4:
                     shape = tuple(layer.shape) if isinstance(layer, torch.Tensor) else type(layer).__name__
                     raise ValueError(
-                        f"The network must return maps of shape (N, C, H, W), got {shape}; set `layers`"
+                        f"The network must return maps of shape (N, C, H, W), got {shape}; set `layers`."
                     )
             outputs.append([layer.contiguous() for layer in maps])
         return outputs
@@ -372,13 +308,16 @@ class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_out
             )
         return fused
 
-    @staticmethod
-    def _packed(outputs: list[torch.Tensor]):
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
     # ------------------------------------------------------------------ the cache
-    def _memory(self) -> Any:
-        return check_memory(os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory)
+    def memory_folder(self) -> str | None:
+        """Return the folder of `memory`, or None where there is none on disk.
+
+        Returns
+        -------
+        folder : str or None
+            Exists.
+        """
+        return None if self.memory is None else folder_of(self.memory)
 
     def _keeps_maps(self) -> bool:
         return self.memory is not None and self.memory_keeps != "descriptors"
@@ -386,33 +325,24 @@ class BaseExtractor(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_out
     def _rounds(self) -> bool:
         return self._keeps_maps() and self.memory_dtype == "float16"
 
-    def _store(self):
+    def _store(self) -> Any:
         """Return what keeps maps, or None."""
         if not self._keeps_maps():
             return None
-        store = self._memory().cache(_stored, ignore=["maps"])
+        store = as_memory(self.memory).cache(_stored, ignore=["maps"])
         # joblib inspects the function at its first use: let that happen before threads share it
         store.check_call_in_cache("", None)
         return store
 
-    def _cache_key(self) -> str:
-        sizes = ",".join(str(size) for size in self._sizes())
-        fusion = self.multi_resolution if len(self._sizes()) > 1 else None
+    def cache_key(self) -> str:
+        """Name all that the maps of a photograph depend on, beside the photograph.
+
+        Returns
+        -------
+        key : str
+            Of the network, its weights, the sizes and the precision; equal where the maps are. Needs the network.
+        """
+        sizes = ",".join(str(size) for size in self.sizes())
+        fusion = self.multi_resolution if len(self.sizes()) > 1 else None
         rounded = "-float16" if self._rounds() else ""
         return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}{rounded}"
-
-
-def _in_order(read: Callable, n: int, workers: int, ahead: int) -> Iterator:
-    """Map `read` over range(n) in threads; results in order, never more than `ahead` unconsumed."""
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque = deque()
-        try:
-            for index in range(n):
-                pending.append(pool.submit(read, index))
-                if len(pending) >= ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

@@ -13,6 +13,7 @@ from torch import nn
 
 from . import _backbones as backbones
 from ._base import BaseExtractor
+from ._classifier import Classifier, last_linear
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -180,12 +181,52 @@ class ConvFeatureExtractor(BaseExtractor):
     fingerprint_: str
     _state: dict
 
+    def classifier(self, n_channels: int | None = None) -> Classifier:
+        """Read the classifier of the network, which :class:`~skretrieval.pooling.ClassActivationMask` needs.
+
+        It is the last linear (or 1 x 1 convolutional) layer, read from the weights each time: it has no part in the
+        maps, and no place in a saved extractor. Needs no fit.
+
+        Parameters
+        ----------
+        n_channels : int, default=None
+            Channels of the map that the classifier sees, to be checked.
+
+        Returns
+        -------
+        classifier : Classifier
+            ``weights`` of shape (n_classes, K) and ``bias`` of shape (n_classes,), float32 arrays.
+
+        Raises
+        ------
+        ValueError
+            If the network has no such layer, or it takes another number of channels.
+
+        Examples
+        --------
+        >>> from skretrieval.extraction import ConvFeatureExtractor
+        >>> ConvFeatureExtractor("resnet18", weights=None, random_state=0).classifier().weights.shape
+        (1000, 512)
+        """
+        inner = backbones.unwrapped(self.backbone)[0]
+        backbones.check_backbone(inner)
+        state = self._source_state()
+        if isinstance(inner, nn.Module):
+            module = inner
+            if state is not None:
+                module = copy.deepcopy(inner)
+                backbones.load_state_dict(module, state, self._title())
+        else:
+            seed = backbones.seed_of(copy.deepcopy(self.random_state))  # looked at, not drawn from
+            module = backbones.build_module(inner, seed, state, self._title())
+        return last_linear(module, backbones.title(inner), n_channels)
+
     def _fit_network(self, images: list) -> None:
         self._forget_weights()
         self._network()
 
     def _network_key(self) -> tuple:
-        return (*self._source(), id(self.backbone), self.dtype, str(self._device()))
+        return (*self._source(), id(self.backbone), self.dtype, str(self.torch_device()))
 
     def _source(self) -> tuple:
         """Name where the weights come from; comparable between processes."""
@@ -240,7 +281,7 @@ class ConvFeatureExtractor(BaseExtractor):
             self._state = used
         mean, std = backbones.normalisation(inner, self.weights)
         architecture = backbones.architecture(tapped)
-        device, dtype = self._device(), _DTYPES[self.dtype]
+        device, dtype = self.torch_device(), _DTYPES[self.dtype]
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std, architecture=architecture)
 

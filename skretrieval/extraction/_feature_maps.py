@@ -1,12 +1,53 @@
-"""The lazy sequence of feature maps that extractors return."""
+"""The lazy sequence of feature maps that extractors return, and one pass over it: read ahead, batch, compute."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
+from joblib import cpu_count, effective_n_jobs
+from tqdm import tqdm
+
+from .._cache import cached_arrays, to_half
+from ._images import image_name
+
+_TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
+
+# The pixels that one pass may hold while it waits for batches of equal shape to fill, in batches.
+_WAITING_BATCHES = 8
+
+
+class Known(Protocol):
+    """What is known of photographs, by the digest of their content; a dict is one."""
+
+    def get(self, digest: str, /) -> Any:
+        """Return what is known of a photograph, or None. Called by the threads that read files."""
+
+
+class MapBatch(NamedTuple):
+    """Photographs whose maps have one shape, or one photograph of which something is known already.
+
+    Attributes
+    ----------
+    indices : ndarray of shape (N,)
+        Their places in the sequence.
+    maps : tensor of shape (N, C, H, W), tuple of tensors, or None
+        The maps, one tensor per layer if there are several; None where something is known.
+    digests : list of N str or None
+        What names the content of each; None where nobody asked, and for a photograph that got a zero map.
+    found : object or None
+        What is known.
+    """
+
+    indices: np.ndarray
+    maps: Any
+    digests: list[str | None]
+    found: Any = None
 
 
 class FeatureMaps:
@@ -120,12 +161,27 @@ class FeatureMaps:
         Batches come as they fill, so `indices` (places in this sequence) need not ascend. With one layer and
         one resolution `maps` is the tensor, else a tuple of tensors.
         """
-        return self._batches()
+        for batch in self.batches_beside(None):
+            yield batch.indices, batch.maps
 
-    def _batches(self, *known: Any) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield the batches, without the photographs that `known` takes."""
+    def batches_beside(self, known: Known | None) -> Iterator[MapBatch]:
+        """Yield the maps of the photographs that `known` lacks, and what it knows of the others.
+
+        Parameters
+        ----------
+        known : Known or None
+            What is known of photographs, by the digest of their content. It is looked up where files are read, in
+            threads ahead of the network: a photograph in it is neither decoded nor run through the network. None
+            saves the digests.
+
+        Yields
+        ------
+        batch : MapBatch
+            Batches of maps as they fill, and photographs in `known` one by one.
+        """
         self.failed_ = {}
-        yield from self.extractor._map_batches(self.images, self.positions, self.failed_, *known)
+        yield from self._pass(known)
+        self.extractor.failed_ = dict(self.failed_)
         news = {position: why for position, why in self.failed_.items() if position not in self._reported}
         if news:
             self._reported.update(news)
@@ -135,6 +191,116 @@ class FeatureMaps:
                 UserWarning,
                 stacklevel=2,
             )
+
+    def _pass(self, known: Known | None) -> Iterator[MapBatch]:
+        """Yield maps in batches of equal shape, and what is known; fill `failed_`."""
+        extractor, positions, failed = self.extractor, self.positions, self.failed_
+        extractor._network()
+        store = extractor._store()
+        buckets: OrderedDict[tuple, list] = OrderedDict()  # by shape, the one that waits longest first
+        patience = _WAITING_BATCHES * extractor.batch_size
+        entries = read_ahead(extractor, self.images, positions, store, known)
+        for index, entry in enumerate(
+            tqdm(entries, total=len(self), unit="image", disable=not extractor.verbose)
+        ):
+            if isinstance(entry, Exception):
+                failed[int(positions[index])] = str(entry)
+                yield MapBatch(np.array([index]), _zeros(extractor, 1), [None])
+                continue
+            if "found" in entry:
+                yield MapBatch(np.array([index]), None, [entry.digest], entry.found)
+                continue
+            shape = (entry.maps is not None, *(array.shape for array in entry.arrays))
+            buckets.setdefault(shape, []).append((index, entry))
+            if len(buckets[shape]) >= extractor._n_together(entry):
+                yield _finish(extractor, buckets.pop(shape), positions, store, failed)
+            # whatever its shape, no photograph holds up those behind it for long
+            while buckets and index - next(iter(buckets.values()))[0][0] >= patience:
+                yield _finish(extractor, buckets.popitem(last=False)[1], positions, store, failed)
+        while buckets:
+            yield _finish(extractor, buckets.popitem(last=False)[1], positions, store, failed)
+
+
+def read_ahead(
+    extractor: Any, images: list, positions: np.ndarray, store: Any, known: Known | None = None
+) -> Iterator:
+    """Read, decode and resize in threads, in order, at most a few batches ahead of the network."""
+
+    def read(index):
+        try:
+            return extractor._read(int(positions[index]), images[index], store, known)
+        except (OSError, ValueError) as error:
+            if extractor.on_error == "raise":
+                raise
+            return error
+
+    jobs = extractor.n_jobs
+    workers = min(8, cpu_count()) if jobs is None else effective_n_jobs(jobs)
+    return _in_order(read, len(images), workers, ahead=max(2 * extractor.batch_size, 2 * workers))
+
+
+def _in_order(read: Callable, n: int, workers: int, ahead: int) -> Iterator:
+    """Map `read` over range(n) in threads; results in order, never more than `ahead` unconsumed."""
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque = deque()
+        try:
+            for index in range(n):
+                pending.append(pool.submit(read, index))
+                if len(pending) >= ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _finish(
+    extractor: Any, batch: list, positions: np.ndarray, store: Any, failed: dict[int, str]
+) -> MapBatch:
+    """Return the maps of a batch of equal shape, from the cache or from the network."""
+    indices = np.array([index for index, _ in batch])
+    entries = [entry for _, entry in batch]
+    digests = [entry.digest for entry in entries]
+    if entries[0].maps is not None:
+        outputs = [
+            torch.from_numpy(np.stack(layer)).to(extractor.torch_device())
+            for layer in zip(*(entry.maps for entry in entries), strict=True)
+        ]
+        return MapBatch(indices, _packed(outputs), digests)
+    try:
+        per_size = extractor._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _TOO_SMALL):
+            raise
+        height, width = entries[0].arrays[0].shape[:2]
+        reasons = {
+            int(positions[index]): f"Entry {positions[index]} ({image_name(entry.item)}): {width}x{height} "
+            "pixels after resizing are too few for the network."
+            for index, entry in batch
+        }
+        if extractor.on_error == "raise":
+            raise ValueError(next(iter(reasons.values()))) from error
+        failed.update(reasons)
+        return MapBatch(indices, _zeros(extractor, len(indices)), [None] * len(indices))
+    outputs = extractor._fuse(per_size)
+    if extractor._rounds():
+        outputs = to_half(outputs, positions[indices], [image_name(entry.item) for entry in entries])
+    if store is not None:
+        hosts = cached_arrays(outputs)
+        for place, entry in enumerate(entries):
+            store.call(entry.key, [host[place] for host in hosts])
+    return MapBatch(indices, _packed(outputs), digests)
+
+
+def _zeros(extractor: Any, n: int) -> Any:
+    """Return zero maps (n, C, 1, 1) in the place of photographs that cannot be described."""
+    device = extractor.torch_device()
+    return _packed([torch.zeros(n, channels, 1, 1, device=device) for channels in extractor.channels()])
+
+
+def _packed(outputs: list[torch.Tensor]) -> Any:
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 def to_numpy(tensor) -> np.ndarray:

@@ -49,30 +49,65 @@ class ImageCrop:
     def __post_init__(self):
         box = tuple(self.box)
         if len(box) != 4:
-            raise ValueError(f"box must be (left, top, right, bottom), got {len(box)} numbers")
+            raise ValueError(f"box must be (left, top, right, bottom), got {len(box)} numbers.")
         object.__setattr__(self, "box", box)
 
 
-def describe(item: Any) -> str:
-    """Name an item for error messages: its path where it has one, else its kind."""
+def image_name(item: Any) -> str:
+    """Name a photograph for messages: its path where it has one, else its kind.
+
+    Parameters
+    ----------
+    item : path, PIL.Image.Image, uint8 ndarray or ImageCrop
+        The photograph.
+
+    Returns
+    -------
+    name : str
+        Of a crop with its box.
+
+    Examples
+    --------
+    >>> from skretrieval.extraction import ImageCrop, image_name
+    >>> image_name(ImageCrop("tower.jpg", (0, 0, 20, 30)))
+    'tower.jpg, box (0, 0, 20, 30)'
+    """
     if isinstance(item, ImageCrop):
-        return f"{describe(item.image)}, box {item.box}"
+        return f"{image_name(item.image)}, box {item.box}"
     if isinstance(item, str | os.PathLike):
         return os.fspath(item)
     return f"<{type(item).__name__}>"
 
 
-def check_images(X: Any) -> list:
-    """Return the images as a list, after the checks that need no decoding.
+def check_images(X: Any) -> list[Any]:
+    """Return photographs as a list, after the checks that need no decoding.
+
+    Parameters
+    ----------
+    X : sequence of paths, PIL images, uint8 arrays or ImageCrop
+        The photographs.
+
+    Returns
+    -------
+    images : list
+        The items of `X`, unchanged.
 
     Raises
     ------
-    ValueError, TypeError
-        If `X` is empty, a single image instead of a sequence, or holds something that is no image.
+    ValueError
+        If `X` is empty, or a single photograph instead of a sequence.
+    TypeError
+        If `X` is no sequence, or an entry is no photograph; the message says which.
+
+    Examples
+    --------
+    >>> from skretrieval.extraction import check_images
+    >>> check_images(("a.jpg", "b.jpg"))
+    ['a.jpg', 'b.jpg']
     """
     if isinstance(X, str | os.PathLike | ImageCrop | Image.Image):
         raise ValueError(
-            f"Expected a sequence of images, got a single one: {describe(X)}. Wrap it in a list."
+            f"Expected a sequence of images, got a single one: {image_name(X)}. Wrap it in a list."
         )
     if isinstance(X, np.ndarray) and X.dtype != object and X.ndim not in (1, 4) and X.dtype.kind not in "US":
         raise ValueError(
@@ -80,7 +115,7 @@ def check_images(X: Any) -> list:
             "several of one size form an array of shape (n, H, W, 3)."
         )
     if not hasattr(X, "__len__"):
-        raise TypeError(f"Expected a sequence of images, got {type(X).__name__}")
+        raise TypeError(f"Expected a sequence of images, got {type(X).__name__}.")
     items = list(X)
     if not items:
         raise ValueError("Found 0 images (empty X) while a minimum of 1 is required.")
@@ -88,7 +123,7 @@ def check_images(X: Any) -> list:
         image = item.image if isinstance(item, ImageCrop) else item
         if not isinstance(image, str | os.PathLike | Image.Image | np.ndarray):
             raise TypeError(
-                f"Entry {index}: expected a path, PIL image, uint8 array or ImageCrop, got {type(image).__name__}"
+                f"Entry {index}: expected a path, PIL image, uint8 array or ImageCrop, got {type(image).__name__}."
             )
     return items
 
@@ -120,40 +155,59 @@ class _naming:
     def __exit__(self, kind, error, traceback):
         if error is None or not isinstance(error, Exception):
             return False
-        where = f"Entry {self.index} ({describe(self.item)})"
+        where = f"Entry {self.index} ({image_name(self.item)})"
         if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{where}: no such file") from error
+            raise FileNotFoundError(f"{where}: no such file.") from error
         if isinstance(error, Image.DecompressionBombError):
             raise ValueError(
                 f"{where}: larger than the limit of {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels "
-                "(PIL.Image.MAX_IMAGE_PIXELS guards against decompression bombs)"
+                "(PIL.Image.MAX_IMAGE_PIXELS guards against decompression bombs)."
             ) from error
         if isinstance(error, Image.UnidentifiedImageError):
-            raise ValueError(f"{where}: not an image file, or an empty one") from error
-        raise ValueError(f"{where}: cannot be read as an image: {error}") from error
+            raise ValueError(f"{where}: not an image file, or an empty one.") from error
+        reason = str(error).removesuffix(".")
+        raise ValueError(f"{where}: cannot be read as an image: {reason}.") from error
 
 
-def read_image(index: int, item: Any, draft: int | None = None, data: bytes | None = None) -> Image.Image:
-    """Read one item as an upright RGB image.
+def read_image(
+    item: Any, *, position: int = 0, draft: int | None = None, data: bytes | None = None
+) -> Image.Image:
+    """Read one photograph as an upright RGB image, by the rules that the extractors follow.
 
     Parameters
     ----------
-    index : int
-        Position of the item, for error messages.
     item : path, PIL.Image.Image, uint8 ndarray or ImageCrop
         The photograph.
-    draft : int, optional
-        A longest side that suffices: a JPEG at least twice as large may be decoded at a fraction of its size
-        (never below `draft`). Ignored for crops, whose boxes count full pixels.
-    data : bytes, optional
+    position : int, default=0
+        Where it stands in the user's sequence, for error messages.
+    draft : int, default=None
+        A longest side in pixels that suffices: a JPEG at least twice as large may be decoded at a fraction of its
+        size (never below `draft`). Ignored for crops, whose boxes count full pixels.
+    data : bytes, default=None
         What the item's file holds, where it has been read already.
 
     Returns
     -------
-    PIL.Image.Image
+    image : PIL.Image.Image
         Mode RGB.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no image, a damaged or a too large one, or a box lies outside. Messages name position and path.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.extraction import ImageCrop, read_image
+    >>> grey = np.zeros((40, 60), dtype=np.uint8)
+    >>> image = read_image(ImageCrop(grey, (10, 5, 50, 35)))
+    >>> image.mode, image.size
+    ('RGB', (40, 30))
     """
-    with _naming(index, item):
+    with _naming(position, item):
         if isinstance(item, ImageCrop):
             return _crop(_read_upright(item.image if data is None else io.BytesIO(data), None), item.box)
         return _read_upright(item if data is None else io.BytesIO(data), draft)
@@ -219,7 +273,26 @@ def _crop(image: Image.Image, box: tuple) -> Image.Image:
 
 
 def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]:
-    """Return (width, height) with the longest side set to `longest`, aspect kept; unchanged for None."""
+    """Return the size that a photograph is resized to.
+
+    Parameters
+    ----------
+    width, height : int
+        Its size in pixels.
+    longest : int or None
+        Pixels of the longest side of the result; None keeps the size.
+
+    Returns
+    -------
+    width, height : int
+        In the same proportion, at least 1.
+
+    Examples
+    --------
+    >>> from skretrieval.extraction import scaled_size
+    >>> scaled_size(4000, 3000, 1024)
+    (1024, 768)
+    """
     if longest is None:
         return width, height
     scale = longest / max(width, height)
@@ -227,7 +300,27 @@ def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]
 
 
 def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
-    """Resize (bicubic, antialiased) so that the longest side has `longest` pixels; uint8 (H, W, 3) or (H, W)."""
+    """Resize a photograph as the extractors do: bicubic, with antialiasing.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode RGB or L.
+    longest : int or None
+        Pixels of the longest side of the result; None keeps the size.
+
+    Returns
+    -------
+    pixels : uint8 ndarray of shape (H, W, 3) or (H, W)
+        May be read-only.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from skretrieval.extraction import resize_longest
+    >>> resize_longest(Image.new("RGB", (80, 60)), 40).shape
+    (30, 40, 3)
+    """
     size = scaled_size(*image.size, longest)
     if size == image.size:
         return np.asarray(image)
@@ -241,15 +334,44 @@ def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
     return array if image.mode == "RGB" else array[:, :, 0]
 
 
-def content_digest(index: int, item: Any) -> tuple[str, bytes | None]:
-    """Hash what an item shows; return the digest and, for a file, its bytes (so that it is read once)."""
+def content_digest(item: Any, *, position: int = 0) -> tuple[str, bytes | None]:
+    """Hash what a photograph shows: the bytes of a file, the pixels of anything else, and the box of a crop.
+
+    Parameters
+    ----------
+    item : path, PIL.Image.Image, uint8 ndarray or ImageCrop
+        The photograph.
+    position : int, default=0
+        Where it stands in the user's sequence, for error messages.
+
+    Returns
+    -------
+    digest : str
+        Hexadecimal; after a crop's the edges of its box.
+    data : bytes or None
+        What the file holds, so that it need not be read again; None where there is no file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it cannot be read. Messages name position and path.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from skretrieval.extraction import content_digest
+    >>> pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    >>> content_digest(pixels) == content_digest(Image.fromarray(pixels))
+    True
+    """
     if isinstance(item, ImageCrop):
-        digest, data = content_digest(index, item.image)
+        digest, data = content_digest(item.image, position=position)
         return f"{digest}-{','.join(str(float(edge)) for edge in item.box)}", data
     if isinstance(item, str | os.PathLike):
-        with _naming(index, item), open(item, "rb") as file:
+        with _naming(position, item), open(item, "rb") as file:
             data = file.read()
         return hashlib.blake2b(data, digest_size=20).hexdigest(), data
-    with _naming(index, item):
+    with _naming(position, item):
         pixels = np.asarray(_read_upright(item, None))
     return hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=20).hexdigest(), None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from numbers import Integral, Real
 
@@ -14,14 +12,9 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseExtractor
-from ._kernel_network import (
-    KernelLayer,
-    KernelNetwork,
-    gather_patches,
-    normalise_patches,
-    spherical_kmeans,
-    whitening,
-)
+from ._feature_maps import read_ahead
+from ._kernel_learning import gather_patches, layers_fingerprint, learn_layer
+from ._kernel_network import assemble
 
 # name: (type of one entry, smallest, whether the smallest itself is allowed, whether None is)
 _PER_LAYER = {
@@ -254,14 +247,14 @@ class ConvKernelExtractor(BaseExtractor):
         for number, setting in enumerate(settings, start=1):
             patches = self._sample_patches(images, chosen, learned, setting["patch_size"], rng)
             try:
-                learned.append(_learn_layer(patches, setting, rng))
+                learned.append(learn_layer(patches, setting, rng))
             except ValueError as error:
                 raise ValueError(
                     f"Layer {number} cannot be learned from the photographs given to fit: {error}. Give more "
                     "(or more varied) photographs, or lower n_channels."
                 ) from error
         self.layers_ = learned
-        self.fingerprint_ = _fingerprint(learned)
+        self.fingerprint_ = layers_fingerprint(learned)
 
     @torch.inference_mode()
     def _sample_patches(
@@ -271,11 +264,11 @@ class ConvKernelExtractor(BaseExtractor):
 
         Each layer reads the photographs again: a few seconds, for a memory that depends on no image size.
         """
-        device = self._device()
-        network = _assemble(learned).to(device)
-        sizes = len(self._sizes())
+        device = self.torch_device()
+        network = assemble(learned).to(device)
+        sizes = len(self.sizes())
         share = -(-self.n_patches // (len(chosen) * sizes))
-        entries = self._read_ahead([images[i] for i in chosen], chosen, None)
+        entries = read_ahead(self, [images[i] for i in chosen], chosen, None)
         patches, failed = [], {}
         for position, entry in zip(chosen, entries, strict=True):
             cells = rng.randint(np.iinfo(np.int32).max, size=(sizes, share))  # drawn for unreadable ones too
@@ -320,12 +313,12 @@ class ConvKernelExtractor(BaseExtractor):
     # ------------------------------------------------------------------ the learned network
     def _network_key(self) -> tuple:
         check_is_fitted(self, "layers_")
-        return self.fingerprint_, str(self._device())
+        return self.fingerprint_, str(self.torch_device())
 
     def _build(self) -> Bunch:
-        device = self._device()
+        device = self.torch_device()
         return Bunch(
-            module=_assemble(self.layers_).to(device),
+            module=assemble(self.layers_).to(device),
             device=device,
             dtype=torch.float32,
             mean=(0.0, 0.0, 0.0),
@@ -358,43 +351,3 @@ def _checked(name, value, kind, low, closed, none_allowed):
 
 def _as_input(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255.0
-
-
-@torch.inference_mode()
-def _learn_layer(patches: torch.Tensor, setting: dict, rng: np.random.RandomState) -> dict:
-    """Learn whitening and filters from raw patches (n, C, k, k); always on the CPU, in float32."""
-    normalised, reference = normalise_patches(patches, setting["center"], setting["contrast"])
-    vectors = normalised.flatten(start_dim=1)
-    projection = whitening(vectors, setting["n_components"], setting["reg"])
-    white = vectors @ projection.T
-    norms = white.norm(dim=1)
-    directions = white[norms > 0] / norms[norms > 0, None]
-    filters = spherical_kmeans(directions, setting["n_channels"], rng)
-    return {
-        "projection": projection.reshape(-1, *patches.shape[1:]).numpy(),
-        "filters": filters.numpy(),
-        "beta": setting["beta"],
-        "subsampling": setting["subsampling"],
-        "center": setting["center"],
-        "contrast": setting["contrast"],
-        "reference": reference,
-    }
-
-
-def _assemble(learned: list[dict]) -> KernelNetwork:
-    """Make the network; with no layers it returns its input."""
-    layers = []
-    for layer in learned:
-        arrays = {name: torch.from_numpy(np.array(layer[name])) for name in ("projection", "filters")}
-        layers.append(KernelLayer(**{**layer, **arrays}))
-    return KernelNetwork(*layers).eval()
-
-
-def _fingerprint(learned: list[dict]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for layer in learned:
-        numbers = {name: value for name, value in layer.items() if not isinstance(value, np.ndarray)}
-        digest.update(json.dumps(numbers, sort_keys=True).encode())
-        for name in ("projection", "filters"):
-            digest.update(f"{name}{layer[name].shape}".encode() + layer[name].tobytes())
-    return digest.hexdigest()

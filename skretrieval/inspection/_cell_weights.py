@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-import torch
-from sklearn.utils.validation import check_is_fitted
 
-from ..pooling import ClassActivationMask, PartWeightedPooler, TEmbeddingPooler
-from ..pooling._codebooks._t_embedding import democratic_weights
-from ..pooling._engine._batches import Batch, iter_batches
-from ..pooling._grammar._weighted import SentencePooler
-from ..pooling._presets._part_weighted import part_weights
-from ._photographs import (
-    check_pooler,
-    draw_photograph,
-    import_pyplot,
-    one_entry,
-    over_cells,
-    photograph_of,
-)
+from ..pooling import PartWeightedPooler
+from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, photograph_of
 
 
 class CellWeightsDisplay:
@@ -59,7 +43,7 @@ class CellWeightsDisplay:
 
     Examples
     --------
-    Any spatial word of the grammar, here S000's saliency:
+    Any spatial term of the grammar, here S000's saliency:
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
@@ -124,9 +108,10 @@ class CellWeightsDisplay:
         Parameters
         ----------
         estimator : pooler
-            One with spatial weights: `WeightedPooler` with a word or function of yours, `SPoCPooler`, `CroWPooler`,
+            One with spatial weights: `WeightedPooler` with a term or function of yours, `SPoCPooler`, `CroWPooler`,
             `SJWPooler`, `AdaptiveGaussianPooler`, `RegionIntegrationPooler`; fitted ones are `ClassActivationMask`
-            (its mask), `PartWeightedPooler` (one part) and `TEmbeddingPooler` (democratic weights).
+            (its mask), `PartWeightedPooler` (one part) and `TEmbeddingPooler` (democratic weights); or another with a
+            method ``cell_weights``.
 
         X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
             Feature maps; `FeatureMaps` know their photographs.
@@ -163,58 +148,12 @@ class CellWeightsDisplay:
             If there is no such map or part.
         """
         check_pooler(estimator)
+        if not hasattr(estimator, "cell_weights"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no weights of cells. Those that have, by a method `cell_weights`: the "
+                "specs of the grammar, ClassActivationMask, PartWeightedPooler, TEmbeddingPooler."
+            )
         entry = one_entry(X, index)
-        with torch.inference_mode():
-            weights = _weights(estimator, entry, part)
-        weights = weights[0].cpu().numpy()
+        which = {"part": part} if isinstance(estimator, PartWeightedPooler) else {}
+        (weights,) = estimator.cell_weights(entry, **which)
         return cls(weights, photograph_of(entry, image)).plot(ax, **kwargs)
-
-
-def _weights(estimator: Any, entry: Any, part: int) -> torch.Tensor:
-    """Return the weights (1, H, W) of the cells of a sequence of one map."""
-    found = [of for kind, of in _WEIGHTS.items() if isinstance(estimator, kind)]
-    if not found:
-        raise TypeError(
-            f"{type(estimator).__name__} has no weights of cells. Those that have: "
-            + ", ".join(["the sentences of the grammar", *(kind.__name__ for kind in list(_WEIGHTS)[1:])])
-        )
-    if not isinstance(estimator, SentencePooler):
-        check_is_fitted(estimator)
-    batch = next(iter_batches(entry, estimator.__dict__.get("_channels"), estimator._layers))[0]
-    return found[0](estimator, batch, part)
-
-
-def _of_sentence(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
-    weigh = pooler._sentence().weights
-    spatial = None if weigh is None else weigh(pooler._maps(batch))[0]
-    if spatial is None:
-        raise ValueError(f"{pooler!r} weighs all cells alike")
-    return spatial
-
-
-def _of_mask(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
-    return pooler._mask(batch).to(batch.maps.dtype)
-
-
-def _of_part(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
-    if not 0 <= part < len(pooler.parts_):
-        raise IndexError(f"part {part} is out of range for {len(pooler.parts_)} parts")
-    detectors = torch.tensor(pooler.parts_[part : part + 1])
-    return part_weights(pooler._maps(batch), detectors, float(pooler.alpha), float(pooler.beta))[:, 0]
-
-
-def _of_democracy(pooler: Any, batch: Batch, part: int) -> torch.Tensor:
-    if pooler.aggregation != "democratic":
-        raise ValueError(f"{pooler!r} weighs all cells alike")
-    block = next(pooler._blocks(batch))
-    cells, valid = pooler._local(block)
-    weights = democratic_weights(pooler._embedded(cells), valid, pooler.n_iter)[0]
-    return torch.from_numpy(over_cells(pooler, block, valid, weights, 0))[None]
-
-
-_WEIGHTS: dict[type, Callable[[Any, Batch, int], torch.Tensor]] = {
-    SentencePooler: _of_sentence,
-    ClassActivationMask: _of_mask,
-    PartWeightedPooler: _of_part,
-    TEmbeddingPooler: _of_democracy,
-}

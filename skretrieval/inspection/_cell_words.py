@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
-from sklearn.utils.validation import check_is_fitted
 
-from ..pooling import BoWPooler, FisherVectorPooler, NetVLADPooler, VLADPooler
-from ..pooling._engine._batches import iter_batches
-from ._photographs import (
-    check_pooler,
-    draw_photograph,
-    import_pyplot,
-    one_entry,
-    over_cells,
-    photograph_of,
-)
+from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, photograph_of
 
 _HUE_STEP = 0.618034  # the golden ratio: hues of any number of words keep apart
 
@@ -130,8 +117,8 @@ class CellWordsDisplay:
         Parameters
         ----------
         estimator : pooler
-            A fitted `BoWPooler` or `VLADPooler` (nearest word), `NetVLADPooler` or `FisherVectorPooler` (word of
-            largest weight).
+            A fitted one with a method ``assign``: `BoWPooler` or `VLADPooler` (nearest word), `NetVLADPooler` or
+            `FisherVectorPooler` (word of largest weight).
 
         X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
             Feature maps; `FeatureMaps` know their photographs.
@@ -165,30 +152,11 @@ class CellWordsDisplay:
             If there is no such map.
         """
         check_pooler(estimator)
-        if not isinstance(estimator, _WORDS):
-            names = ", ".join(kind.__name__ for kind in _WORDS)
-            raise TypeError(f"{type(estimator).__name__} has no visual words. Those that have: {names}")
-        check_is_fitted(estimator)
+        if not hasattr(estimator, "assign"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no visual words. Those that have, by a method `assign`: BoWPooler, "
+                "VLADPooler, NetVLADPooler, FisherVectorPooler."
+            )
         entry = one_entry(X, index)
-        with torch.inference_mode():
-            words, strengths = _words(estimator, entry)
-        return cls(words, strengths, photograph_of(entry, image)).plot(ax, **kwargs)
-
-
-_WORDS = (BoWPooler, VLADPooler, NetVLADPooler, FisherVectorPooler)
-
-
-def _words(estimator: Any, entry: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the word of each cell and its weight, both (H, W)."""
-    (batch,) = next(iter_batches(entry, estimator._channels))
-    block = next(estimator._blocks(batch))
-    cells, valid = estimator._local(block)
-    if hasattr(estimator, "_shares"):
-        strengths, words = estimator._shares(cells).max(dim=2)
-    else:
-        words = estimator._words(cells)
-        strengths = torch.ones_like(words, dtype=cells.dtype)
-    return (
-        over_cells(estimator, block, valid, words[0], -1),
-        over_cells(estimator, block, valid, strengths[0], 0),
-    )
+        words, strengths = estimator.assign(entry, return_shares=True)
+        return cls(words[0], strengths[0], photograph_of(entry, image)).plot(ax, **kwargs)

@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..extraction import FeatureMaps
-from ..extraction._images import read_image
-from ..pooling._codebooks._local_descriptors import salient_mask
-from ..pooling._engine._base import BasePooler
-from ..pooling._engine._batches import Batch, n_entries
+from ..extraction import FeatureMaps, read_image
 
 
 def import_pyplot(caller: Any) -> Any:
@@ -31,12 +26,20 @@ def one_entry(X: Any, index: int) -> Any:
 
     Raises
     ------
+    ValueError
+        If `X` is no sequence, or empty.
     IndexError
         If there is no such entry.
     """
-    n = n_entries(X)
+    if not hasattr(X, "__len__") or isinstance(X, str | bytes | dict):
+        raise ValueError(
+            f"Expected feature maps (a list, a 4-D array or FeatureMaps), got {type(X).__name__}."
+        )
+    n = len(X)
+    if n == 0:
+        raise ValueError("Found 0 feature maps (empty X) while a minimum of 1 is required.")
     if not -n <= index < n:
-        raise IndexError(f"index {index} is out of range for {n} feature maps")
+        raise IndexError(f"index {index} is out of range for {n} feature maps.")
     index %= n
     return X[index : index + 1]
 
@@ -59,49 +62,13 @@ def photograph_of(entry: Any, image: Any) -> np.ndarray | None:
     position = 0
     if image is None and isinstance(entry, FeatureMaps):
         position, image = int(entry.positions[0]), entry.images[0]
-    return None if image is None else np.asarray(read_image(position, image))
+    return None if image is None else np.asarray(read_image(image, position=position))
 
 
 def check_pooler(estimator: Any) -> None:
-    """Raise if `estimator` is no pooler, or one with invalid parameters."""
-    if not hasattr(estimator, "transform") or not hasattr(estimator, "_validate_params"):
-        raise TypeError(f"expected a pooler, got {type(estimator).__name__}")
-    estimator._validate_params()
-    if isinstance(estimator, BasePooler):
-        estimator._check_parameters()
-
-
-def over_cells(
-    pooler: Any, block: Batch, valid: torch.Tensor, values: torch.Tensor, fill: float
-) -> np.ndarray:
-    """Put a value per local descriptor of a codebook where its cell is.
-
-    Parameters
-    ----------
-    pooler : codebook pooler
-        Fitted.
-    block : Batch
-        One rectified map.
-    valid : bool tensor of shape (1, n)
-        Which local descriptors are any, of all cells or of the salient ones.
-    values : tensor of shape (n,)
-        The values.
-    fill : float
-        Value of the cells that are no local descriptors.
-
-    Returns
-    -------
-    cells : ndarray of shape (H, W), enlarged as the pooler enlarges its maps
-        Of the dtype of the values.
-    """
-    shape = [side * pooler._upsample for side in block.maps.shape[2:]]
-    there, found = valid[0].cpu().numpy(), values.cpu().numpy()
-    places = np.arange(shape[0] * shape[1])
-    if pooler.points != "all":
-        places = np.flatnonzero(salient_mask(block, pooler.points, pooler.n_points, pooler._upsample))
-    cells = np.full(shape, fill, dtype=found.dtype)
-    cells.flat[places[there]] = found[there]
-    return cells
+    """Raise if `estimator` is no pooler at all."""
+    if not hasattr(estimator, "transform") or not hasattr(estimator, "get_params"):
+        raise TypeError(f"expected a pooler, got {type(estimator).__name__}.")
 
 
 def draw_photograph(ax: Any, image: np.ndarray | None, size: tuple[float, float], gray: bool) -> Any:

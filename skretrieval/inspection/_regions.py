@@ -6,20 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..pooling import EntropyPooler, RegionalSecondOrderPooler, SquareSumRMACPooler
-from ..pooling._engine._batches import Batch, iter_batches
-from ..pooling._grammar._regions import check_boxes, rmac
-from ..pooling._grammar._salient_points import detections, salient_cells, salient_points
-from ..pooling._grammar._weighted import SentencePooler
-from ..pooling._presets._square_sum_rmac import windows
-from ..pooling._second_order._region_pieces import response_of
-from ._photographs import (
-    check_pooler,
-    draw_photograph,
-    import_pyplot,
-    one_entry,
-    photograph_of,
-)
+from ..pooling import SumPooler
+from ._photographs import check_pooler, draw_photograph, import_pyplot, one_entry, photograph_of
 
 
 class RegionsDisplay:
@@ -65,7 +53,7 @@ class RegionsDisplay:
 
     Examples
     --------
-    Any region word of the grammar:
+    Any region term of the grammar:
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
@@ -149,9 +137,10 @@ class RegionsDisplay:
         Parameters
         ----------
         estimator : pooler
-            One with regions: `WeightedPooler` with a word or function of yours, `RMACPooler`, `GRMACPooler`,
+            One with regions: `WeightedPooler` with a term or function of yours, `RMACPooler`, `GRMACPooler`,
             `RegionIntegrationPooler`, `EntropyPooler`, `SquareSumRMACPooler` (its windows), `RegionalSecondOrderPooler`
-            (its candidate regions, with the salient points they come from). It needs no fit.
+            (its candidate regions, with the salient points they come from), or another with a method ``boxes``. It
+            needs no fit.
 
         X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
             Feature maps; `FeatureMaps` know their photographs.
@@ -188,45 +177,26 @@ class RegionsDisplay:
         entry = one_entry(X, index)
         photograph = photograph_of(entry, image)
         points = None
-        if isinstance(estimator, RegionalSecondOrderPooler):
-            (batch,) = next(iter_batches(entry, None))
-            polygons = estimator.regions_of(entry)[0].polygons
-            points = _points(estimator, entry, batch)
-            cells = batch.maps.shape[2:]
+        if hasattr(estimator, "boxes"):
+            cells = _cells(entry)
+            polygons = _polygons(estimator.boxes(cells, (1, 1)))
+        elif hasattr(estimator, "regions_of"):
+            (regions,) = estimator.regions_of(entry)
+            cells = regions.masks.shape[1:]
+            polygons, points = regions.polygons, regions.points
         else:
-            if not isinstance(estimator, SentencePooler | EntropyPooler | SquareSumRMACPooler):
-                raise TypeError(f"{type(estimator).__name__} has no regions that can be drawn")
-            (batch,) = next(iter_batches(entry, None))
-            cells = batch.maps.shape[2:]
-            polygons = _polygons(_boxes(estimator, *cells), *cells)
+            raise TypeError(f"{type(estimator).__name__} has no regions that can be drawn.")
         size = cells[::-1] if photograph is None else photograph.shape[1::-1]
         return cls(polygons, tuple(size), photograph, points).plot(ax, **kwargs)
 
 
-def _boxes(estimator: Any, height: int, width: int) -> np.ndarray:
-    """Return the boxes (R, 4) of a pooler: row, column, height, width in cells."""
-    if isinstance(estimator, SentencePooler):
-        return check_boxes(estimator._sentence().regions(height, width), height, width)
-    if isinstance(estimator, EntropyPooler):
-        return rmac(height, width, estimator.n_levels)
-    return np.concatenate(windows(height, width, estimator.n_levels, estimator.ceil_mode))
+def _polygons(boxes: np.ndarray) -> list[np.ndarray]:
+    """Corners (4, 2) of boxes (left, top, right, bottom), clockwise."""
+    return list(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
 
 
-def _polygons(boxes: np.ndarray, height: int, width: int) -> list[np.ndarray]:
-    """Corners of boxes as fractions of the width and height of the map."""
-    row, col, high, wide = boxes.T
-    x = np.stack([col, col + wide, col + wide, col], axis=1) / width
-    y = np.stack([row, row, row + high, row + high], axis=1) / height
-    return list(np.stack([x, y], axis=2))
-
-
-def _points(estimator: Any, entry: Any, batch: Batch) -> np.ndarray | None:
-    """Return the salient points (n, 2) of candidate regions, as fractions of width and height."""
-    if estimator.regions == "whole":
-        return None
-    response = response_of(batch).cpu().numpy()
-    if estimator.points == "grid":
-        found, valid = salient_cells(response, estimator.n_min)
-        return found[0][valid[0]] / response.shape[:0:-1]
-    (detected,), (size,) = detections(entry, np.array([0]), response, estimator.n_jobs)
-    return salient_points(response[0], detected, size, estimator.n_max, estimator.n_min) / size
+def _cells(entry: Any) -> tuple[int, int]:
+    """Return height and width of the only map of a sequence, checked as every pooler does."""
+    feature_map = entry[0]
+    SumPooler(rectify=False).fit([feature_map])
+    return feature_map.shape[1:]

@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image
 
 from .._version import __version__
-from ..extraction import ImageCrop
-from ..extraction._images import read_image
+from ..extraction import ImageCrop, read_image
 
 _JPEG_QUALITY = 82
 
@@ -207,7 +206,7 @@ def _make_tile(index: int, item: Any, title: str | None, size: int, *, whole: bo
     boxed = isinstance(item, ImageCrop)
     try:
         # A reduced decoding would change the size that the box refers to.
-        shown = read_image(index, image if whole else item, draft=None if boxed else size)
+        shown = read_image(image if whole else item, position=index, draft=None if boxed else size)
     except (OSError, ValueError) as error:
         return _Tile(title, path, problem=str(error))
     box = None

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..extraction import FeatureMaps, ImageCrop
-from ..extraction._images import check_images, content_digest, describe, read_image
+from ..extraction import FeatureMaps, ImageCrop, check_images, content_digest, image_name, read_image
 
 
 def warn_if_overlapping(fit_images: Any, test_images: Any, *, fit_name: str = "fit set") -> np.ndarray:
@@ -86,8 +85,8 @@ def warn_if_overlapping(fit_images: Any, test_images: Any, *, fit_name: str = "f
         test, fit = pairs[0]
         warnings.warn(
             f"{len(pairs)} of {len(test_items)} test images are in the {fit_name} of {len(fit_items)}, themselves "
-            f"or as parts of the same photograph; first: test image {test} ({describe(test_items[test])}) and "
-            f"{fit} ({describe(fit_items[fit])}). What has been learned from them favours them, so scores are too "
+            f"or as parts of the same photograph; first: test image {test} ({image_name(test_items[test])}) and "
+            f"{fit} ({image_name(fit_items[fit])}). What has been learned from them favours them, so scores are too "
             "high; learn from other images.",
             UserWarning,
             stacklevel=2,
@@ -122,4 +121,4 @@ def _digest(index: int, item: Any, by_pixels: bool) -> str:
     if _is_values(item):
         values = item.astype(np.float64) + 0.0  # -0.0 equals 0.0
         return hashlib.blake2b(f"{values.shape}".encode() + values.tobytes(), digest_size=20).hexdigest()
-    return content_digest(index, read_image(index, item) if by_pixels else item)[0]
+    return content_digest(read_image(item, position=index) if by_pixels else item, position=index)[0]

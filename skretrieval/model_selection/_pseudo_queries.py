@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import _num_samples
 
 from ..datasets import make_photo_views
-from ..extraction._images import check_images
+from ..extraction import check_images
 from ..metrics._average_precision import ap_from_relevance
 
 _RANKED = 2**24  # entries of a ranking held at a time

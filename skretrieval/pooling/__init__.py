@@ -8,6 +8,7 @@ from ._codebooks._vlad import VLADPooler
 from ._combine._class_activation import ClassActivationMask
 from ._combine._fusion import PoolerFusion
 from ._combine._layerwise import LayerwisePooler
+from ._engine._base import BasePooler
 from ._grammar import _channel as channel
 from ._grammar import _reductions as reductions
 from ._grammar import _regions as regions
@@ -30,6 +31,7 @@ from ._second_order._regional_second_order import RegionalSecondOrderPooler
 
 __all__ = [
     "AdaptiveGaussianPooler",
+    "BasePooler",
     "BoWPooler",
     "ClassActivationMask",
     "CroWPooler",

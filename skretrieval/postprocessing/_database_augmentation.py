@@ -183,6 +183,11 @@ def _augment(unit, own, database, n_neighbors, alpha):
     chosen = ~tied | (place <= wanted[row])
     row, neighbor = row[chosen], neighbor[chosen]
     weights = np.maximum(similarities[row, neighbor], 0) ** alpha
-    graph = sparse.csr_array((weights, (row, neighbor)), shape=similarities.shape, dtype=unit.dtype)
-    augmented = unit + graph @ database
+    # The row itself is added in its place among its neighbours, so that rows which are each other's neighbours, and
+    # so have the same mean, get it to the last bit: else rounding would decide in which order they are found.
+    weights = np.concatenate([weights, np.ones(len(stored), dtype=weights.dtype)])
+    places = np.concatenate([row, stored]), np.concatenate([neighbor, own[stored]])
+    graph = sparse.csr_array((weights, places), shape=similarities.shape, dtype=unit.dtype)
+    graph.sort_indices()
+    augmented = np.where((own >= 0)[:, None], 0, unit) + graph @ database
     return l2_normalize(np.where(np.any(augmented, axis=1, keepdims=True), augmented, unit))

@@ -11,7 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from .._doc_link import DocLinkMixin
 from .._linalg import flip_signs, principal_axes, project
-from .._region_sets import RegionSetsMixin, RowTransformerMixin, reject_region_sets
+from .._region_sets import RegionSetsMixin, reject_region_sets
 from ._base import check_rank
 
 UNLABELLED = -1
@@ -20,9 +20,7 @@ UNLABELLED = -1
 _BLOCK_ELEMENTS = 2**20
 
 
-class LearnedWhitening(
-    DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator
-):
+class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Whiten the differences between images of the same object, then rotate to what tells objects apart.
 
     With the scatter of same-label pairs ``C_S`` and of all the other pairs ``C_D``, the projection is ``P =

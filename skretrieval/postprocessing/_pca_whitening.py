@@ -11,7 +11,6 @@ from .._doc_link import DocLinkMixin
 from .._linalg import principal_axes, project
 from .._region_sets import (
     RegionSetsMixin,
-    RowTransformerMixin,
     is_region_sets,
     split_region_sets,
     stack_region_sets,
@@ -19,9 +18,7 @@ from .._region_sets import (
 from ._base import axes_for_share, check_rank
 
 
-class PCAWhitening(
-    DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, RowTransformerMixin, BaseEstimator
-):
+class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Project on the principal axes and divide by a power of the variance along each.
 
     Whitening removes the correlations between the channels of a network and lessens the weight of what many

@@ -11,17 +11,14 @@ from sklearn.utils.validation import validate_data
 from .._doc_link import DocLinkMixin
 from .._region_sets import (
     RegionSetsMixin,
-    RowTransformerMixin,
     is_region_sets,
     split_region_sets,
     stack_region_sets,
 )
 
 
-class PowerNormalizer(
-    DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, RowTransformerMixin, BaseEstimator
-):
-    """Replace every entry x by ``sign(x) * |x| ** exponent``.
+class PowerNormalizer(DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
+    """Replace every entry x by sign(x) * |x| ** exponent.
 
     Exponents below one flatten bursts: a pattern repeated many times in a photograph (windows of a facade) no
     longer outweighs everything else in its descriptor. Usually followed by scikit-learn's

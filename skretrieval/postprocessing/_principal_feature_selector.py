@@ -255,6 +255,9 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
         rows, offsets = stack_region_sets(X)
         return split_region_sets(super().inverse_transform(rows), offsets)
 
+    def _transform_table(self, X):
+        return SelectorMixin.transform(self, X)  # keeps the dtypes of a DataFrame's columns
+
     def _transform_rows(self, rows):
         return np.take(rows, self.selected_features_, axis=1)
 

@@ -12,6 +12,8 @@ _PACKAGES = ("extraction", "pooling", "postprocessing", "retrieval")
 def all_estimators() -> list[tuple[str, type]]:
     """Return the public estimators in the order of the data, by name within each stage.
 
+    Base classes, for estimators of your own, are none.
+
     Returns
     -------
     estimators : list of (str, type)
@@ -28,6 +30,7 @@ def all_estimators() -> list[tuple[str, type]]:
         module = import_module(f"skretrieval.{package}")
         for name in sorted(module.__all__):
             thing = getattr(module, name)
-            if isinstance(thing, type) and issubclass(thing, BaseEstimator):
+            is_base = name.startswith("Base")
+            if isinstance(thing, type) and issubclass(thing, BaseEstimator) and not is_base:
                 found.append((name, thing))
     return found

@@ -23,13 +23,14 @@ from references.networks import (
     no_network,
     two_layer_network,
 )
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from skretrieval.extraction import ConvFeatureExtractor, ImageCrop
+from skretrieval.extraction import ConvFeatureExtractor, FeatureMaps, ImageCrop
 from skretrieval.pooling import GeMPooler, LayerwisePooler, RMACPooler
 
 
@@ -617,6 +618,16 @@ def test_box_outside_names_the_entry():
 
 
 # ---------------------------------------------------------------------- scikit-learn
+
+
+def test_maps_pass_a_configured_container_untouched():
+    pytest.importorskip("pandas")
+    with config_context(transform_output="pandas"):
+        maps = small().fit_transform(photographs())
+        model = make_pipeline(small(), GeMPooler())
+        frame = model.fit_transform(photographs())
+    assert isinstance(maps, FeatureMaps)
+    assert frame.columns.tolist() == model.get_feature_names_out().tolist()
 
 
 def test_pipeline_names_and_output_containers():

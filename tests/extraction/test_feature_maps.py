@@ -12,7 +12,7 @@ from sklearn.preprocessing import Normalizer
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from skretrieval.extraction import ConvFeatureExtractor, FeatureMaps
+from skretrieval.extraction import ConvFeatureExtractor, FeatureMaps, content_digest
 from skretrieval.pooling import GeMPooler, MACPooler, SumPooler
 from skretrieval.retrieval import NearestNeighborsRetriever
 
@@ -166,3 +166,29 @@ def test_grid_search_in_processes_with_cache_runs_the_network_once(tmp_path):
     search = GridSearchCV(model, grid, cv=KFold(3), n_jobs=2, refit=True).fit(images, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert log.read_text().count("image") == before
+
+
+def test_what_is_known_is_neither_decoded_nor_described(tmp_path, monkeypatch):
+    """Photographs in a mapping by content come back with what it holds, the others with maps and digests."""
+    log = tmp_path / "log"
+    monkeypatch.setenv("SKRETRIEVAL_TEST_LOG", str(log))
+    rng = np.random.default_rng(0)
+    images = list(rng.integers(0, 256, (5, 40, 48, 3), dtype=np.uint8))
+    extractor = ConvFeatureExtractor(
+        counting_network, weights=None, image_size=None, device="cpu", batch_size=2
+    )
+    maps = extractor.fit(images).transform(images)
+    batches = list(maps.batches_beside({}))
+    digests = {}
+    for batch in batches:
+        assert batch.found is None
+        digests.update(zip(batch.indices.tolist(), batch.digests, strict=True))
+    assert digests == {index: content_digest(image)[0] for index, image in enumerate(images)}
+    log.write_text("")
+    known = {digests[1]: "one", digests[4]: "four"}
+    some = list(maps.batches_beside(known))
+    found = {int(batch.indices[0]): batch.found for batch in some if batch.maps is None}
+    assert found == {1: "one", 4: "four"}
+    assert sorted(np.concatenate([batch.indices for batch in some if batch.maps is not None])) == [0, 2, 3]
+    assert log.read_text().count("image") == 3
+    assert all(digest is None for batch in maps.batches_beside(None) for digest in batch.digests)

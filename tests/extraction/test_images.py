@@ -30,7 +30,7 @@ def rng():
 
 
 def read(item):
-    image = read_image(0, item)
+    image = read_image(item)
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -119,13 +119,13 @@ def test_crop_with_fractional_box_rounds(picture):
 @pytest.mark.parametrize("box", [(-1, 0, 10, 10), (0, 0, 61, 10), (0, 0, 10, 41), (0, -3, 10, 10)])
 def test_box_outside_the_image_names_the_limit(picture, box):
     with pytest.raises(ValueError, match=r"Entry 4 .*outside the image of 60x40 pixels"):
-        read_image(4, ImageCrop(picture, box))
+        read_image(ImageCrop(picture, box), position=4)
 
 
 @pytest.mark.parametrize("box", [(10, 10, 10, 20), (20, 10, 10, 20), (3, 3, 4, 30)])
 def test_empty_or_turned_box(picture, box):
     with pytest.raises(ValueError, match="smaller than 2x2"):
-        read_image(0, ImageCrop(picture, box))
+        read_image(ImageCrop(picture, box))
 
 
 def test_box_needs_four_numbers(picture):
@@ -146,42 +146,42 @@ def jpeg(picture):
 
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Entry 7 \(.*gone\.jpg.*no such file"):
-        read_image(7, tmp_path / "gone.jpg")
+        read_image(tmp_path / "gone.jpg", position=7)
 
 
 @pytest.mark.parametrize("data", [b"", b"this is no image at all"])
 def test_empty_and_foreign_files(tmp_path, data):
     path = write(tmp_path / "odd.jpg", data)
     with pytest.raises(ValueError, match=r"Entry 2 \(.*odd\.jpg.*not an image"):
-        read_image(2, path)
+        read_image(path, position=2)
 
 
 def test_truncated_file(picture, tmp_path):
     data = jpeg(picture)
     path = write(tmp_path / "cut.jpg", data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"Entry 3 \(.*cut\.jpg.*[tT]runcated"):
-        read_image(3, path)
+        read_image(path, position=3)
 
 
 def test_folder_instead_of_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"Entry 0 .*cannot be read"):
-        read_image(0, tmp_path)
+        read_image(tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1)])
 def test_one_pixel_images(tmp_path, shape):
     Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(tmp_path / "dot.png")
     with pytest.raises(ValueError, match=r"Entry 1 .*each side needs at least 2"):
-        read_image(1, tmp_path / "dot.png")
+        read_image(tmp_path / "dot.png", position=1)
     with pytest.raises(ValueError, match="each side needs at least 2"):
-        read_image(1, np.zeros(shape, dtype=np.uint8))
+        read_image(np.zeros(shape, dtype=np.uint8), position=1)
 
 
 def test_decompression_bomb(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((40, 60), dtype=np.uint8)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(ValueError, match=r"Entry 5 \(.*bomb\.png.*limit of 1000 pixels"):
-        read_image(5, tmp_path / "bomb.png")
+        read_image(tmp_path / "bomb.png", position=5)
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,12 @@ def test_decompression_bomb(tmp_path, monkeypatch):
 )
 def test_arrays_of_other_kinds(array, message):
     with pytest.raises(ValueError, match=rf"Entry 6 .*{message}"):
-        read_image(6, array)
+        read_image(array, position=6)
 
 
 def test_floating_point_images_have_no_range():
     with pytest.raises(ValueError, match="no defined range"):
-        read_image(0, Image.fromarray(np.zeros((4, 5), dtype=np.float32)))
+        read_image(Image.fromarray(np.zeros((4, 5), dtype=np.float32)))
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_draft_decoding_changes_large_jpegs_little(rng):
     )
     buffer = io.BytesIO()
     Image.fromarray(large).save(buffer, "JPEG", quality=95)
-    full = resize_longest(read_image(0, "x.jpg", None, buffer.getvalue()), 200)
-    drafted = read_image(0, "x.jpg", 400, buffer.getvalue())
+    full = resize_longest(read_image("x.jpg", data=buffer.getvalue()), 200)
+    drafted = read_image("x.jpg", draft=400, data=buffer.getvalue())
     assert drafted.size == (400, 300)
     difference = np.abs(resize_longest(drafted, 200).astype(int) - full)
     assert difference.mean() < 1
@@ -286,14 +286,14 @@ def test_digest_follows_content_not_name(picture, tmp_path):
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
         Image.fromarray(picture).save(path)
-    first, data = content_digest(0, paths[0])
-    assert first == content_digest(0, paths[1])[0]
+    first, data = content_digest(paths[0])
+    assert first == content_digest(paths[1])[0]
     assert data == paths[0].read_bytes()
     changed = picture.copy()
     changed[0, 0, 0] += 1
     digests = {
-        content_digest(0, item)[0]
+        content_digest(item)[0]
         for item in (picture, changed, ImageCrop(picture, (0, 0, 9, 9)), ImageCrop(picture, (0, 0, 9, 8)))
     }
     assert len(digests) == 4
-    assert content_digest(0, picture)[0] == content_digest(0, Image.fromarray(picture))[0]
+    assert content_digest(picture)[0] == content_digest(Image.fromarray(picture))[0]

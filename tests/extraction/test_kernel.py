@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from skretrieval.extraction import ConvKernelExtractor, ImageCrop
-from skretrieval.extraction._kernel_network import gather_patches
+from skretrieval.extraction._kernel_learning import gather_patches
 
 
 def photographs(n=6, seed=0):

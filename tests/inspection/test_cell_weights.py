@@ -27,12 +27,12 @@ from skretrieval.pooling import (
     WeightedPooler,
 )
 
-WORDS = ["center_prior", "crow", "response", "saliency", "adaptive_gaussian", "activation_norm", "scda"]
+TERMS = ["center_prior", "crow", "response", "saliency", "adaptive_gaussian", "activation_norm", "scda"]
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_the_weights_of_every_word_make_the_descriptor(word, maps):
-    pooler = WeightedPooler(word)
+@pytest.mark.parametrize("term", TERMS)
+def test_the_weights_of_every_term_make_the_descriptor(term, maps):
+    pooler = WeightedPooler(term)
     described = pooler.fit_transform(maps)
     for index, map_ in enumerate(maps):
         display = CellWeightsDisplay.from_estimator(pooler, maps, index)
@@ -42,7 +42,7 @@ def test_the_weights_of_every_word_make_the_descriptor(word, maps):
 
 
 @pytest.mark.parametrize(
-    ("pooler", "word", "params"),
+    ("pooler", "term", "params"),
     [
         (SPoCPooler(), "center_prior", None),
         (CroWPooler(), "crow", None),
@@ -52,9 +52,9 @@ def test_the_weights_of_every_word_make_the_descriptor(word, maps):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_named_poolers_have_the_weights_of_their_word(pooler, word, params, maps):
+def test_named_poolers_have_the_weights_of_their_term(pooler, term, params, maps):
     found = CellWeightsDisplay.from_estimator(pooler, maps, 2).weights
-    expected = CellWeightsDisplay.from_estimator(WeightedPooler(word, spatial_params=params), maps, 2).weights
+    expected = CellWeightsDisplay.from_estimator(WeightedPooler(term, spatial_params=params), maps, 2).weights
     np.testing.assert_array_equal(found, expected)
 
 
@@ -97,7 +97,7 @@ def test_the_mask_of_a_class_activation_over_several_layers(maps):
 
 @pytest.mark.parametrize("exponents", [(2.0, 2.0), (1.0, 3.0)])
 def test_each_part_of_a_part_weighted_pooler(maps, exponents):
-    pooler = PartWeightedPooler(3, alpha=exponents[0], beta=exponents[1]).fit(maps)
+    pooler = PartWeightedPooler(3, norm_order=exponents[0], root=exponents[1]).fit(maps)
     described = pooler.transform(maps)[1].reshape(3, 16)
     for part in range(3):
         weights = CellWeightsDisplay.from_estimator(pooler, maps, 1, part=part).weights

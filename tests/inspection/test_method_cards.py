@@ -22,7 +22,7 @@ ESTIMATORS = {
     name: thing
     for package in (pooling, postprocessing)
     for name in package.__all__
-    if inspect.isclass(thing := getattr(package, name))
+    if inspect.isclass(thing := getattr(package, name)) and name != "BasePooler"
 } | {"QueryExpansion": retrieval.QueryExpansion}
 CODEBOOKS = ["BoWPooler", "VLADPooler", "FisherVectorPooler", "TEmbeddingPooler", "NetVLADPooler"]
 RECIPES = {name: getattr(recipes, name) for name in recipes.__all__}

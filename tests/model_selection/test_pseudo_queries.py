@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer
 
 from skretrieval.datasets import load_sample_photographs, make_photo_views
-from skretrieval.extraction import ConvKernelExtractor, ImageCrop
+from skretrieval.extraction import ConvKernelExtractor, FeatureMaps, ImageCrop
 from skretrieval.extraction._base import BaseExtractor
 from skretrieval.metrics import average_precision
 from skretrieval.model_selection import (
@@ -155,13 +155,13 @@ def test_cached_maps_are_read_once_per_candidate(photographs, monkeypatch):
     maps = extractor.fit_transform(photographs)
     views = extractor.transform(queries.images)
     read = []
-    batches = BaseExtractor._map_batches
+    batches = FeatureMaps.batches_beside
 
-    def counted(self, images, *rest):
-        read.append(len(images))
-        return batches(self, images, *rest)
+    def counted(self, *known):
+        read.append(len(self))
+        return batches(self, *known)
 
-    monkeypatch.setattr(BaseExtractor, "_map_batches", counted)
+    monkeypatch.setattr(FeatureMaps, "batches_beside", counted)
     search = GridSearchCV(
         make_pipeline(GeMPooler(), NearestNeighborsRetriever()),
         {"gempooler__p": [1.0, 2.0, 5.0, 9.0]},

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 from references import pooling as ref
-from references import words
+from references import terms
 from sklearn.base import clone
 
 from skretrieval.pooling import (
@@ -113,28 +113,28 @@ VARIANTS = [
         for channel in ("element", "sparsity", None)
     ],
     *[_case(f"square_sum-{n}", SquareSumRMACPooler(n), ref.square_sum_rmac, n_levels=n) for n in (1, 2, 5)],
-    _case("activation_norm", WeightedPooler("activation_norm"), words.activation_norm),
+    _case("activation_norm", WeightedPooler("activation_norm"), terms.activation_norm),
     _case(
         "activation_norm-signed",
         WeightedPooler("activation_norm", rectify=False),
-        words.activation_norm,
+        terms.activation_norm,
         rectify=False,
     ),
     *[
-        _case(f"scda-{reduce}", WeightedPooler("scda", reduce=reduce), words.scda, reduce=reduce)
+        _case(f"scda-{reduce}", WeightedPooler("scda", reduce=reduce), terms.scda, reduce=reduce)
         for reduce in ("mean", "max")
     ],
     _case(
         "scda-8",
         WeightedPooler("scda", reduce="mean", spatial_params={"connectivity": 8}),
-        words.scda,
+        terms.scda,
         connectivity=8,
     ),
     *[
         _case(
             f"signed_gem-{p}",
             WeightedPooler(reduce="signed_power_mean", reduce_params={"p": p}, rectify=False),
-            words.signed_gem,
+            terms.signed_gem,
             p=p,
         )
         for p in (1, 1.5, 2, 3.0, 4.6, 20.0)
@@ -143,7 +143,7 @@ VARIANTS = [
         _case(
             f"signed_gem-rmac-{p}",
             WeightedPooler(regions="rmac", reduce="signed_power_mean", reduce_params={"p": p}, rectify=False),
-            words.signed_gem,
+            terms.signed_gem,
             p=p,
             n_levels=3,
         )
@@ -153,7 +153,7 @@ VARIANTS = [
         _case(
             "regional_gem" + "".join(f"-{value}" for value in params.values()),
             WeightedPooler(reduce="regional_power_mean", reduce_params=params),
-            words.regional_gem,
+            terms.regional_gem,
             **params,
         )
         for params in (
@@ -167,13 +167,13 @@ VARIANTS = [
     _case(
         "regional_gem-rmac",
         WeightedPooler(regions="rmac", reduce="regional_power_mean"),
-        words.regional_gem,
+        terms.regional_gem,
         n_levels=3,
     ),
     _case(
         "regional_gem-weighted",
         WeightedPooler("crow", reduce="regional_power_mean"),
-        words.regional_gem,
+        terms.regional_gem,
         weights=ref.crow_spatial,
     ),
 ]

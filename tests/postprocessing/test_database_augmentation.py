@@ -50,6 +50,15 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     np.testing.assert_allclose(DatabaseAugmentation(4).fit_transform(X), expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_that_are_each_others_neighbors_become_equal(dtype):
+    centres, noise = descriptors(6, seed=2), descriptors(18, seed=3)
+    X = (np.tile(centres, (3, 1)) + 0.05 * noise).astype(dtype)
+    Z = DatabaseAugmentation(2).fit_transform(X).reshape(3, 6, -1)
+    np.testing.assert_array_equal(Z[1], Z[0])
+    np.testing.assert_array_equal(Z[2], Z[0])
+
+
 def test_ties_go_to_the_first_rows():
     X = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, -1, 0]])
     Z = DatabaseAugmentation(2).fit_transform(X)

@@ -66,3 +66,15 @@ def special_maps(n_channels=5, height=6, width=8):
         "tiny": base * 1e-6,
         "huge": base * 1e6,
     }
+
+
+def patch_by_loop(image, row, column, size):
+    """The patch around a cell of a map (C, H, W), the border repeated."""
+    channels, height, width = image.shape
+    patch = np.empty((channels, size, size))
+    for a in range(size):
+        for b in range(size):
+            i = min(max(row + a - (size - 1) // 2, 0), height - 1)
+            j = min(max(column + b - (size - 1) // 2, 0), width - 1)
+            patch[:, a, b] = image[:, i, j]
+    return patch

@@ -2,21 +2,22 @@
 
 from contextlib import contextmanager
 
-from skretrieval.extraction._base import BaseExtractor
+from skretrieval.extraction import FeatureMaps
 
 
 @contextmanager
 def counted_reads():
     """Yield a list that grows by the number of maps of every batch."""
-    read, batches = [], BaseExtractor._map_batches
+    read, batches = [], FeatureMaps.batches_beside
 
     def counted(self, *args):
-        for indices, maps in batches(self, *args):
-            read.append(len(indices))
-            yield indices, maps
+        for batch in batches(self, *args):
+            if batch.maps is not None:
+                read.append(len(batch.indices))
+            yield batch
 
-    BaseExtractor._map_batches = counted
+    FeatureMaps.batches_beside = counted
     try:
         yield read
     finally:
-        BaseExtractor._map_batches = batches
+        FeatureMaps.batches_beside = batches

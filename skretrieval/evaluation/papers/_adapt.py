@@ -110,7 +110,7 @@ class Adapter:
             fitted = (
                 front.fit([np.zeros((64, 64, 3), dtype=np.uint8)]) if hasattr(front, "backbone") else None
             )
-            self._channels[key] = [_KERNEL_CHANNELS] if fitted is None else fitted._channels()
+            self._channels[key] = [_KERNEL_CHANNELS] if fitted is None else fitted.channels()
         return self._channels[key]
 
     def _note(self, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
@@ -14,12 +13,11 @@ from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval
 
 from ..._linalg._tensors import l2
-from .._engine._batches import iter_batches, n_entries
-from .._engine._cached import Described, RegionSets
-from ._local_descriptors import CodebookPooler, nearest, tensor_of
+from .._engine._batches import BATCH_BYTES, BLOCK_BYTES, Batch, RegionRows
+from ._visual_words import NearestWordPooler
 
 
-class BoWPooler(CodebookPooler):
+class BoWPooler(NearestWordPooler):
     """Histogram of the visual words of all cells, l2-normalised (BoW-CNN).
 
     The map is enlarged, each cell's column l2-normalised, PCA-whitened and l2-normalised again, and counted for the
@@ -92,7 +90,7 @@ class BoWPooler(CodebookPooler):
     """
 
     _parameter_constraints: dict = {
-        **CodebookPooler._parameter_constraints,
+        **NearestWordPooler._parameter_constraints,
         "upsample": [Interval(Integral, 1, None, closed="left")],
         "sparse_output": ["boolean"],
     }
@@ -139,42 +137,35 @@ class BoWPooler(CodebookPooler):
     def _numbers(self, n_cells: int, n_local: int) -> int:
         return n_cells * n_local  # `nearest` takes care of its own
 
-    def _words(self, cells: torch.Tensor) -> torch.Tensor:
-        centers = tensor_of(self.cluster_centers_, cells)
-        return nearest(cells.flatten(0, 1), centers).view(cells.shape[:2])
-
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         counts = cells.new_zeros(len(cells), self.n_clusters)
         return l2(counts.scatter_add_(1, self._words(cells), valid.to(cells)))
 
-    def _describe_all(self, X: Any):
+    @property
+    def _describing_bytes(self) -> int:  # type: ignore[override]
+        return BATCH_BYTES if self.sparse_output else BLOCK_BYTES
+
+    def _describe_all(self, X: Any, describe: Any = None):
         if not self.sparse_output:
             return super()._describe_all(X)
-        found = RegionSets(n_entries(X))
-        self._collect(X, found)
-        bags = found.finish()
+        bags = super()._describe_all(X, self._bags)
         words, counts = np.concatenate(bags).T.astype(np.float64)
         borders = np.concatenate([[0], np.cumsum([len(bag) for bag in bags])])
         shape = (len(bags), self.n_clusters)
         matrix = sparse.csr_matrix((counts, words.astype(np.int64), borders), shape=shape)
         return normalize(matrix, copy=False).astype(bags[0].dtype)
 
-    @torch.inference_mode()
-    def _described(self, X: Any) -> Iterator[Described]:
-        """Yield what `_describe_all` makes the result of; sparse bags as rows (word, count), one set per image.
-
-        Counted here, so that cells do not pile up.
-        """
-        if not self.sparse_output:
-            yield from super()._described(X)
-            return
-        for (batch,) in iter_batches(X, self._channels):
-            for block in self._blocks(batch):
-                cells, valid = self._local(block)
-                words = self._words(cells)[valid].cpu().numpy()
-                rows = np.repeat(np.arange(len(valid)), valid.sum(dim=1).cpu().numpy())
-                ones = np.ones(len(rows), dtype=np.int64)
-                bags = sparse.coo_matrix((ones, (rows, words)), shape=(len(valid), self.n_clusters)).tocsr()
-                pairs = np.stack([bags.indices, bags.data], axis=1)  # exact in float32 below 2**24
-                dtype = np.float64 if batch.maps.dtype == torch.float64 else np.float32
-                yield block.indices, np.diff(bags.indptr), pairs.astype(dtype)
+    def _bags(self, batches: tuple[Batch, ...]) -> RegionRows:
+        """Return sparse bags as rows (word, count), one set per image; counted here, so that cells do not pile up."""
+        rows, counts = [], []
+        for block in self._blocks(batches[0]):
+            local = self._local(block)
+            valid = local.valid
+            words = self._words(local.vectors)[valid].cpu().numpy()
+            image = np.repeat(np.arange(len(valid)), valid.sum(dim=1).cpu().numpy())
+            ones = np.ones(len(image), dtype=np.int64)
+            bags = sparse.coo_matrix((ones, (image, words)), shape=(len(valid), self.n_clusters)).tocsr()
+            rows.append(np.stack([bags.indices, bags.data], axis=1))
+            counts.append(np.diff(bags.indptr))
+        pairs = torch.from_numpy(np.concatenate(rows))  # exact in float32 below 2**24
+        return RegionRows(pairs.to(batches[0].maps.dtype), np.concatenate(counts))

@@ -12,10 +12,11 @@ from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval
 
 from ..._linalg._tensors import l2
-from ._local_descriptors import CodebookPooler, signed_power, tensor_of
+from ._local_descriptors import signed_power, tensor_of
+from ._visual_words import VisualWordPooler
 
 
-class FisherVectorPooler(CodebookPooler):
+class FisherVectorPooler(VisualWordPooler):
     """Gradient of a diagonal Gaussian mixture's likelihood with respect to its means and deviations.
 
     With posteriors g of the n local descriptors x of an image and the mixture's weights w, means mu and standard
@@ -97,10 +98,10 @@ class FisherVectorPooler(CodebookPooler):
     """
 
     _parameter_constraints: dict = {
-        **CodebookPooler._parameter_constraints,
+        **VisualWordPooler._parameter_constraints,
         "power": [Interval(Real, 0, 1, closed="right")],
         "reg_covar": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": CodebookPooler._parameter_constraints["n_clusters"],
+        "max_iter": VisualWordPooler._parameter_constraints["n_clusters"],
     }
 
     def __init__(

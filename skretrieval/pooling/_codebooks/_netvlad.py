@@ -8,17 +8,12 @@ import numpy as np
 import torch
 
 from ..._linalg._tensors import l2
-from ._local_descriptors import (
-    BLOCK_NUMBERS,
-    CodebookPooler,
-    aggregate_residuals,
-    k_means,
-    rounding,
-    tensor_of,
-)
+from ._centers import aggregate_residuals, k_means, rounding
+from ._local_descriptors import BLOCK_NUMBERS, tensor_of
+from ._visual_words import VisualWordPooler
 
 
-class NetVLADPooler(CodebookPooler):
+class NetVLADPooler(VisualWordPooler):
     """VLAD with soft assignment, initialised as NetVLAD is and not trained.
 
     ``V_c = sum_x softmax_c(w_c . x + b_c) (x - c)`` with ``w_c = 2 alpha c``, ``b_c = -alpha |c|^2``, so that weights

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import linalg
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from ..._linalg import flip_signs
 from ..._linalg._tensors import l2
-from ._local_descriptors import (
-    BLOCK_NUMBERS,
-    CodebookPooler,
-    LocalAxes,
-    k_means,
-    rounding,
-    signed_power,
-    tensor_of,
-)
+from .._engine._batches import n_entries
+from ._base import CodebookPooler
+from ._centers import k_means, rounding
+from ._local_descriptors import BLOCK_NUMBERS, LocalAxes, signed_power, tensor_of
 
 
 class TEmbeddingPooler(CodebookPooler):
@@ -159,6 +156,50 @@ class TEmbeddingPooler(CodebookPooler):
         centers = tensor_of(self.cluster_centers_, cells)
         mean, components = (tensor_of(values, cells) for values in self.embedding_axes_[:2])
         return (directions(cells, centers, rounding(self.cluster_centers_)) - mean) @ components.T
+
+    def cell_weights(self, X: Any) -> list[np.ndarray]:
+        """Tell the democratic weight of each cell of the maps.
+
+        Parameters
+        ----------
+        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
+            Feature maps with the number of channels seen in fit.
+
+        Returns
+        -------
+        weights : list of n ndarrays of shape (H_i, W_i)
+            Zero for cells that are no local descriptor.
+
+        Raises
+        ------
+        NotFittedError
+            If the embedding is not known yet.
+
+        ValueError
+            If ``aggregation="sum"``: all cells weigh alike. Empty input, wrong rank, another channel count than in fit,
+            NaN or infinity: the entry is named.
+
+        Examples
+        --------
+        >>> from skretrieval.datasets import make_feature_maps
+        >>> from skretrieval.pooling import TEmbeddingPooler
+        >>> maps, _ = make_feature_maps(6, 16, random_state=0)
+        >>> pooler = TEmbeddingPooler(n_clusters=4, n_local=8, random_state=0).fit(maps)
+        >>> pooler.cell_weights(maps)[0].shape == maps[0].shape[1:]
+        True
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        if self.aggregation != "democratic":
+            raise ValueError(f"{self!r} weighs all cells alike.")
+        found: list[Any] = [None] * n_entries(X)
+        with torch.inference_mode():
+            for indices, local, shape in self._located(X):
+                weights = democratic_weights(self._embedded(local.vectors), local.valid, self.n_iter)
+                cells = local.over_cells(weights, shape, 0).cpu().numpy()
+                for index, own in zip(indices, cells, strict=True):
+                    found[index] = own
+        return found
 
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         if self.aggregation == "democratic":

@@ -9,18 +9,12 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ..._linalg._tensors import l2
-from ._local_descriptors import (
-    CodebookPooler,
-    aggregate_residuals,
-    k_means,
-    nearest,
-    rounding,
-    signed_power,
-    tensor_of,
-)
+from ._centers import aggregate_residuals, k_means, rounding
+from ._local_descriptors import signed_power, tensor_of
+from ._visual_words import NearestWordPooler
 
 
-class VLADPooler(CodebookPooler):
+class VLADPooler(NearestWordPooler):
     """Sum of the residuals of local descriptors to their nearest centre (VLAD).
 
     ``v_c = sum over x with nn(x) = c of (x - c)``, signed power, l2 per centre, l2. Local descriptors are the
@@ -91,7 +85,7 @@ class VLADPooler(CodebookPooler):
     """
 
     _parameter_constraints: dict = {
-        **CodebookPooler._parameter_constraints,
+        **NearestWordPooler._parameter_constraints,
         "power": [Interval(Real, 0, 1, closed="right")],
         "intra_norm": ["boolean"],
     }
@@ -122,10 +116,6 @@ class VLADPooler(CodebookPooler):
     def _learn_codebook(self, sample: np.ndarray, rng: np.random.RandomState) -> None:
         self.cluster_centers_ = k_means(sample, self.n_clusters, rng)
         self._n_features_out = self.cluster_centers_.size
-
-    def _words(self, cells: torch.Tensor) -> torch.Tensor:
-        centers = tensor_of(self.cluster_centers_, cells)
-        return nearest(cells.flatten(0, 1), centers).view(cells.shape[:2])
 
     def _aggregate(self, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         centers = tensor_of(self.cluster_centers_, cells)

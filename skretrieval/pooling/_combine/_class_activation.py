@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from numbers import Integral, Real
 from typing import Any
@@ -11,14 +10,14 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional
 
 from ...extraction import ConvFeatureExtractor
-from ...extraction import _backbones as backbones
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
-from ._composition import check_one_descriptor
+from .._engine._per_cell import per_cell
 
 
 class ClassActivationMask(BasePooler):
@@ -123,11 +122,12 @@ class ClassActivationMask(BasePooler):
             raise TypeError(f"pooler must be a pooler of this package, got {type(self.pooler).__name__}")
         if self.pooler._learns:
             raise ValueError("ClassActivationMask takes poolers that learn nothing in fit")
-        if self.backbone is not None:
-            backbones.check_backbone(self.backbone)
         self.pooler._validate_params()
         self.pooler._check_parameters()
-        check_one_descriptor(self, "pooler", self.pooler)
+        if self.pooler._gives_region_sets:
+            raise ValueError(
+                "ClassActivationMask: its pooler gives region sets, but has to give one descriptor per image."
+            )
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
@@ -135,9 +135,10 @@ class ClassActivationMask(BasePooler):
         self.pooler_._start(channels)
         self._followed: tuple[str, int] | None = None  # network and number of resolutions
         if self.backbone is not None:
-            self.class_weights_, self.class_bias_ = read_classifier(
-                self.backbone, self.weights, self.random_state, channels[0]
+            network = ConvFeatureExtractor(
+                self.backbone, weights=self.weights, random_state=self.random_state
             )
+            self.class_weights_, self.class_bias_ = network.classifier(channels[0])
 
     def _follow(self, batch: Batch) -> int:
         """Take the classifier of the extractor that made the maps; return how many resolutions it summed."""
@@ -150,16 +151,11 @@ class ClassActivationMask(BasePooler):
                 "backbone=None takes the classifier from the network that the maps come from: it needs the FeatureMaps "
                 f"of a ConvFeatureExtractor, got {given}"
             )
-        # the weights by name, too: the fingerprint is of those that make maps, the classifier's are not among them
-        network = f"{extractor._identity()}-{extractor.weights}"
-        n_resolutions = len(extractor._sizes()) if extractor.multi_resolution == "sum" else 1
+        # the weights by name, too: the key is of those that make maps, the classifier's are not among them
+        network = f"{extractor.cache_key()}-{extractor.weights}"
+        n_resolutions = len(extractor.sizes()) if extractor.multi_resolution == "sum" else 1
         if self._followed is None or self._followed[0] != network:
-            self.class_weights_, self.class_bias_ = read_classifier(
-                backbones.unwrapped(extractor.backbone)[0],
-                extractor.weights,
-                copy.deepcopy(extractor.random_state),  # looked at, not drawn from
-                batch.maps.shape[1],
-            )
+            self.class_weights_, self.class_bias_ = extractor.classifier(batch.maps.shape[1])
         self._followed = (network, n_resolutions)
         return n_resolutions
 
@@ -176,6 +172,40 @@ class ClassActivationMask(BasePooler):
         mask = heat >= self.threshold * heat.mean(dim=(1, 2), keepdim=True)
         return mask | ~mask.any(dim=2, keepdim=True).any(dim=1, keepdim=True)
 
+    def cell_weights(self, X: Any) -> list[np.ndarray]:
+        """Tell which cells are kept: the mask of the first map of each entry.
+
+        Parameters
+        ----------
+        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
+            Feature maps with the number of channels seen in fit, or tuples of them.
+
+        Returns
+        -------
+        weights : list of n ndarrays of shape (H_i, W_i)
+            1 for a cell that is kept, 0 for one that is not, in the precision of the maps.
+
+        Raises
+        ------
+        ValueError
+            Empty input, wrong rank, another channel count than in fit, NaN or infinity: the entry is named.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skretrieval.pooling import ClassActivationMask, MACPooler
+        >>> maps = np.random.default_rng(0).random((2, 512, 5, 7), dtype=np.float32)
+        >>> masked = ClassActivationMask(MACPooler(), backbone="resnet18", weights=None, random_state=0).fit(maps)
+        >>> [weights.shape for weights in masked.cell_weights(maps)]
+        [(5, 7), (5, 7)]
+        """
+        check_is_fitted(self)
+
+        def mask(batch: Batch) -> torch.Tensor:
+            return self._mask(batch).to(batch.maps.dtype)
+
+        return per_cell(X, self._channels, mask, self._layers)
+
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         mask = self._mask(batches[0])[:, None]
         masked = []
@@ -188,50 +218,3 @@ class ClassActivationMask(BasePooler):
         descriptors = self.pooler_._describe(tuple(masked))
         self.pooler_._n_features_out = descriptors.shape[1]  # it learns nothing, and is fitted by this
         return descriptors
-
-
-def read_classifier(
-    backbone: Any, weights: Any, random_state: Any, n_channels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read the last layer of a network that maps `n_channels` averages to class scores.
-
-    Parameters
-    ----------
-    backbone, weights, random_state
-        As for the extractor.
-    n_channels : int
-        Channels of the map that the classifier sees.
-
-    Returns
-    -------
-    weights : ndarray of shape (n_classes, n_channels)
-        Copies, float32.
-    bias : ndarray of shape (n_classes,)
-        Zeros if there is none.
-
-    Raises
-    ------
-    ValueError
-        If the last layer takes another number of channels.
-    """
-    state = backbones.source_state(backbone, weights)
-    if isinstance(backbone, nn.Module):
-        module = backbone
-        if state is not None:
-            module = copy.deepcopy(module)
-            backbones.load_state_dict(module, state, f"weights={weights!r}")
-    else:
-        module = backbones.build_module(
-            backbone, backbones.seed_of(random_state), state, f"weights={weights!r}"
-        )
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    last = layers[-1] if layers else None
-    if last is None or last.weight[0].numel() != n_channels:
-        inputs = "none" if last is None else last.weight[0].numel()
-        raise ValueError(
-            f"The classifier of {backbones.title(backbone)} takes {inputs} values, but the first map has "
-            f"{n_channels} channels: give the map that the classifier sees first"
-        )
-    weight = last.weight.detach().flatten(1).float().cpu()
-    bias = torch.zeros(len(weight)) if last.bias is None else last.bias.detach().float().cpu()
-    return weight.numpy().copy(), bias.numpy().copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,17 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
 from ..._linalg._tensors import l2
-from .._engine._base import BasePooler, head_of
-from .._engine._batches import Batch
-from .._engine._region_set_output import RegionSetOutput
+from .._engine._base import BasePooler, head_of, n_columns
+from .._engine._batches import Batch, RegionRows, one_thread
 
 
 class PoolerComposition(BasePooler, _BaseComposition):
     """Describe with several poolers, and combine their descriptors.
 
     A subclass says with ``_shared_batches`` which maps a part gets, starts the parts with ``_start_parts``, and
-    combines descriptors of equal length in ``_merge``; "concat" is known here. All parts that learn do so from one
-    pass over the maps.
+    combines descriptors of equal length in ``_merge``; "concat" and "regions" are known here. All parts that learn do
+    so from the same passes over the maps, as many as the part that needs most. Where parts give region sets, their
+    rows are combined one by one, for which they need as many; "regions" takes any.
 
     Parameters
     ----------
@@ -92,6 +93,23 @@ class PoolerComposition(BasePooler, _BaseComposition):
     def _learns(self) -> bool:
         return any(pooler._learns for _, pooler in self._named())
 
+    @property
+    def _gives_region_sets(self) -> bool:  # type: ignore[override]
+        return self.combine == "regions" or any(pooler._gives_region_sets for _, pooler in self._named())
+
+    @property
+    def _several_threads(self) -> bool:  # type: ignore[override]
+        return any(pooler._several_threads for _, pooler in self._named())
+
+    @property
+    def _learning_bytes(self) -> int:  # type: ignore[override]
+        own = (pooler._learning_bytes for _, pooler in self._named() if pooler._learns)
+        return max(own, default=BasePooler._learning_bytes)
+
+    @property
+    def _describing_bytes(self) -> int:  # type: ignore[override]
+        return max(pooler._describing_bytes for _, pooler in self._named())
+
     def _check_parameters(self) -> None:
         title = type(self).__name__
         if isinstance(self.poolers, list | tuple):
@@ -105,7 +123,10 @@ class PoolerComposition(BasePooler, _BaseComposition):
                 raise TypeError(f"{title}: {name!r} is no pooler but {type(pooler).__name__}")
             pooler._validate_params()
             pooler._check_parameters()
-            check_one_descriptor(self, name, pooler)
+
+    def _check_input(self, X: Any) -> None:
+        for _, pooler in self._named():
+            pooler._check_input(X)
 
     # ------------------------------------------------------------------ parts
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
@@ -128,10 +149,9 @@ class PoolerComposition(BasePooler, _BaseComposition):
         for (_, pooler), own in zip(self.poolers_, channels, strict=True):
             pooler._start(own)
 
-    @property
-    def _learning_bytes(self) -> int:  # type: ignore[override]
-        own = (pooler._learning_bytes for _, pooler in self._named() if pooler._learns)
-        return max(own, default=BasePooler._learning_bytes)
+    def _threads_of(self, pooler: Any, batches: tuple[Batch, ...]) -> AbstractContextManager:
+        """Give one part its number of threads; where no part takes several, the pass has seen to it."""
+        return one_thread(batches[0].maps, unless=pooler._several_threads or not self._several_threads)
 
     def _begin(self, X: Any) -> list:
         return [pooler._begin(X) if pooler._learns else None for _, pooler in self.poolers_]
@@ -139,18 +159,22 @@ class PoolerComposition(BasePooler, _BaseComposition):
     def _update(self, state: list, batches: tuple[Batch, ...]) -> None:
         for place, (_, pooler) in enumerate(self.poolers_):
             own = self._shared_batches(batches, place)
-            if pooler._learns:
-                pooler._update(state[place], own)
-            elif not hasattr(
-                pooler, "_n_features_out"
-            ):  # it learns nothing, and is fitted by a look at one map
-                pooler._n_features_out = pooler._describe(head_of(own)).shape[1]
+            with self._threads_of(pooler, own):
+                if state[place] is not None:
+                    pooler._update(state[place], own)
+                elif not hasattr(pooler, "_n_features_out"):
+                    # it learns nothing, and is fitted by a look at one map
+                    pooler._n_features_out = n_columns(pooler._describe(head_of(own)))
 
-    def _finish(self, state: list, X: Any) -> None:
-        for (_, pooler), own in zip(self.poolers_, state, strict=True):
-            if pooler._learns:
-                pooler._finish(own, X)
+    def _finish(self, state: list, X: Any) -> list | None:
+        following = [
+            None if own is None else pooler._finish(own, X)
+            for (_, pooler), own in zip(self.poolers_, state, strict=True)
+        ]
+        if any(own is not None for own in following):
+            return following
         self._n_features_out = self._combined_length()
+        return None
 
     def _combined_length(self) -> int:
         """Return the length of the result, or raise if the parts do not fit together."""
@@ -159,24 +183,67 @@ class PoolerComposition(BasePooler, _BaseComposition):
             return sum(lengths.values())
         if len(set(lengths.values())) > 1:
             raise ValueError(
-                f"{type(self).__name__}: combine={self.combine!r} needs descriptors of equal length, got {lengths}"
+                f"{type(self).__name__}: combine={self.combine!r} needs descriptors of equal length, got {lengths}."
             )
         return next(iter(lengths.values()))
 
-    def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        parts = []
+    def _describe(self, batches: tuple[Batch, ...]) -> Any:
+        parts: list[torch.Tensor] = []
+        counts: list[np.ndarray | None] = []  # rows of each image; None for one
         for place, (_, pooler) in enumerate(self.poolers_):
-            part = pooler._describe(self._shared_batches(batches, place))
+            own = self._shared_batches(batches, place)
+            with self._threads_of(pooler, own):
+                part = pooler._describe(own)
+            part, count = part if isinstance(part, RegionRows) else (part, None)
             pooler._n_features_out = part.shape[1]  # a part that learns nothing is fitted by this
             part = l2(part) if self.norm == "l2" else part
             parts.append(part if self.weights is None else float(self.weights[place]) * part)
+            counts.append(count)
         self._combined_length()
-        return torch.cat(parts, dim=1) if self.combine == "concat" else self._merge(torch.stack(parts))
+        if self.combine == "regions":
+            return side_by_side(parts, counts, len(batches[0].indices))
+        alike = self._one_number_of_regions(counts, batches[0].indices)
+        rows = torch.cat(parts, dim=1) if self.combine == "concat" else self._merge(torch.stack(parts))
+        return rows if alike is None else RegionRows(rows, alike)
+
+    def _one_number_of_regions(
+        self, counts: list[np.ndarray | None], indices: np.ndarray
+    ) -> np.ndarray | None:
+        """Return the rows of each image, of all parts alike, or None where no part gives region sets."""
+        if all(count is None for count in counts):
+            return None
+        table = np.stack([np.ones(len(indices), dtype=int) if count is None else count for count in counts])
+        unlike = np.flatnonzero((table != table[0]).any(axis=0))
+        if len(unlike):
+            numbers = {name: int(n) for (name, _), n in zip(self.poolers_, table[:, unlike[0]], strict=True)}
+            raise ValueError(
+                f"Entry {indices[unlike[0]]}: {type(self).__name__} with combine={self.combine!r} needs as many "
+                f"regions from each part, got {numbers}; PoolerFusion with combine='regions' takes any numbers."
+            )
+        return table[0]
 
 
-def check_one_descriptor(owner: Any, name: str, pooler: Any) -> None:
-    """Raise a ValueError if a pooler inside another gives region sets."""
-    if isinstance(pooler, RegionSetOutput) and pooler._gives_region_sets:
-        raise ValueError(
-            f"{type(owner).__name__}: {name!r} gives region sets, but has to give one descriptor per image"
-        )
+def side_by_side(parts: list[torch.Tensor], counts: list[np.ndarray | None], n_images: int) -> RegionRows:
+    """Make one region set per image of the rows of all parts, in the order of the parts.
+
+    Parameters
+    ----------
+    parts : list of tensors of shape (rows, d)
+        Descriptors of each part, image after image.
+    counts : list of ndarrays of shape (n_images,), or None
+        Rows of each image in each part; None for one.
+    n_images : int
+        Images of the batch.
+    """
+    if all(count is None for count in counts):
+        return RegionRows(torch.stack(parts, dim=1).flatten(0, 1), np.full(n_images, len(parts)))
+    table = np.stack([np.ones(n_images, dtype=int) if count is None else count for count in counts], axis=1)
+    # rows as they come, part after part, have these places when image follows image
+    starts = np.cumsum(table.ravel()).reshape(table.shape) - table
+    places = [
+        np.repeat(start, count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        for start, count in zip(starts.T, table.T, strict=True)
+    ]
+    order = torch.from_numpy(np.argsort(np.concatenate(places)))
+    rows = torch.cat(parts)
+    return RegionRows(rows[order.to(rows.device)], table.sum(axis=1))

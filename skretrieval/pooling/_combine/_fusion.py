@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from sklearn.utils._param_validation import StrOptions
 
 from ..._linalg._tensors import l2
-from .._engine._batches import Batch, n_entries
-from .._engine._cached import RegionSets
-from .._engine._region_set_output import RegionSetOutput
+from .._engine._batches import Batch
 from ._composition import PoolerComposition
 
 
-class PoolerFusion(RegionSetOutput, PoolerComposition):
+class PoolerFusion(PoolerComposition):
     """Several poolers over the same maps, from one pass: their weighted sum (S000 eq 10), or all side by side.
 
     By default ``v = l2( sum_i w_i l2(pooler_i(maps)) )``. A part that is zero leaves the others alone. GSW is
@@ -25,11 +21,15 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
     poolers : list of (str, pooler)
         The parts. Parameters of a part are reached as ``name__parameter``. All take single maps, or all take
         tuples of maps (:class:`LayerwisePooler`, or :class:`ClassActivationMask` around one). Those that learn do so
-        from one pass over the maps in `fit`, each with its own sample of them in memory.
+        from the same passes over the maps in `fit`, as many as the part that needs most, each with its own sample of
+        them in memory.
 
     combine : {"sum", "concat", "regions"}, default="sum"
         What the descriptors of the parts become: their sum, l2-normalised; one long descriptor; or a region set,
-        with the descriptor of each part as a row. Only "concat" takes descriptors of unlike length.
+        with the descriptor of each part as a row. Only "concat" takes descriptors of unlike length. Of parts that give
+        region sets themselves, such as :class:`RegionalSecondOrderPooler`, "regions" makes one set of all their rows,
+        in the order of the parts; "sum" and "concat" combine first with first, second with second, and so on, which
+        needs as many regions from each part.
 
     norm : {"l2", None}, default="l2"
         Normalisation of each descriptor before they are combined. Only the sum is normalised afterwards.
@@ -51,9 +51,10 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
 
     Notes
     -----
-    With ``combine="regions"`` the output is a list of n arrays of shape (n_parts, d), as
-    :class:`RegionalSecondOrderPooler` gives: S003 so compares the descriptor of the whole image beside that of its
-    most telling cells (:class:`ClassActivationMask`). Containers of ``set_output`` are no use for it.
+    With ``combine="regions"`` the output is a list of n arrays of shape (n_parts, d), or of as many rows as the parts
+    have regions, as :class:`RegionalSecondOrderPooler` gives: S003 so compares the descriptor of the whole image
+    beside that of its most telling cells (:class:`ClassActivationMask`). Containers of ``set_output`` are no use for
+    it.
 
     References
     ----------
@@ -111,17 +112,4 @@ class PoolerFusion(RegionSetOutput, PoolerComposition):
         return batches
 
     def _merge(self, parts: torch.Tensor) -> torch.Tensor:
-        # region sets: the rows of one image, then those of the next
-        return l2(parts.sum(dim=0)) if self.combine == "sum" else parts.transpose(0, 1).flatten(0, 1)
-
-    # ------------------------------------------------------------------ region sets
-    @property
-    def _gives_region_sets(self) -> bool:
-        return self.combine == "regions"
-
-    def _describe_all(self, X: Any) -> Any:
-        if self.combine != "regions":
-            return super()._describe_all(X)
-        sets = RegionSets(n_entries(X))
-        self._collect(X, sets)
-        return sets.finish()
+        return l2(parts.sum(dim=0))

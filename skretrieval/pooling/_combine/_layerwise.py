@@ -25,7 +25,8 @@ class LayerwisePooler(PoolerComposition):
         ``poolers__parameter`` or ``name__parameter``.
 
     combine : {"concat", "sum", "mean", "max", "power_mean"}, default="concat"
-        How the descriptors become one; all but "concat" need equal lengths.
+        How the descriptors become one; all but "concat" need equal lengths. The regions of parts that give region
+        sets are combined first with first, second with second, and so on, which needs as many from each map.
 
     norm : {"l2", None}, default="l2"
         Normalisation of each descriptor before they are combined. The result itself is not normalised.

@@ -1,35 +1,102 @@
-"""What every pooler shares: checks, batches, one pass over the maps, the scikit-learn contract."""
+"""What every pooler shares: checks, batches, passes over the maps, the scikit-learn contract."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
 from ..._doc_link import DocLinkMixin
+from ..._region_sets import OutputMixin
 from ...extraction import FeatureMaps
-from ._batches import BLOCK_BYTES, Batch, iter_batches, n_entries
-from ._cached import Described, RegionSets, Rows, collect
+from ._batches import (
+    BLOCK_BYTES,
+    Batch,
+    Found,
+    RegionRows,
+    iter_batches,
+    n_entries,
+    one_thread,
+)
+from ._cached import descriptor_cache
 
 
-class BasePooler(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Feature maps to one descriptor per image.
+class BasePooler(  # type: ignore[call-arg]
+    DocLinkMixin, OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, auto_wrap_output_keys=None
+):
+    """Base class of all poolers, also of your own: implement :meth:`pool_maps`, and the rest is there.
 
-    A subclass implements ``_describe(batches) -> tensor (N, d)`` for a tuple with one checked
-    :class:`~skretrieval.pooling._engine._batches.Batch` per layer (one layer unless ``_layers``). One that learns from
-    the maps, in one pass over them, sets ``_learns`` and implements ``_begin``, ``_update`` and ``_finish``: so
-    several poolers can learn from the same pass.
+    `fit`, `transform` and `fit_transform` take maps in every accepted form, check them (the entry with a NaN or
+    another number of channels is named), hand them to :meth:`pool_maps` in batches of equal shape on the device that
+    they are on, and put the descriptors in order. The pooler works in a ``Pipeline``, in
+    :class:`~skretrieval.pooling.PoolerFusion` and :class:`~skretrieval.pooling.LayerwisePooler`, and under
+    ``GridSearchCV``. Its parameters are the arguments of its constructor, which only assigns them;
+    ``_parameter_constraints`` says what they may be, as in scikit-learn.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Channels of the maps.
+
+    See Also
+    --------
+    WeightedPooler : Combine spatial weights, channel weights, regions and reductions, functions of yours among them.
+
+    Notes
+    -----
+    Descriptors of classes outside this package are never cached on disk: a function has the same name after its body
+    was changed.
+
+    Examples
+    --------
+    The standard deviation of each channel, to a power:
+
+    >>> import numpy as np
+    >>> from skretrieval.pooling import BasePooler
+    >>> class DeviationPooler(BasePooler):
+    ...     def __init__(self, power=1.0):
+    ...         self.power = power
+    ...
+    ...     def pool_maps(self, maps):
+    ...         return maps.std(dim=(2, 3), correction=0) ** self.power
+    >>> maps = [np.random.default_rng(0).random((16, 5 + i, 7)) for i in range(3)]
+    >>> DeviationPooler(power=0.5).fit_transform(maps).shape
+    (3, 16)
     """
 
+    # Inside this package a pooler may implement `_describe(batches)` instead: a tuple with one checked `Batch` per
+    # layer (one layer unless `_layers`) to a tensor (N, d), or to `RegionRows` if `_gives_region_sets`. One that learns
+    # from the maps sets `_learns` and implements `_begin`, `_update` and `_finish`, so that several poolers can learn
+    # from the same passes.
+    _parameter_constraints: dict = {}
     _layers = False  # whether entries are tuples of maps
+    _gives_region_sets = False
     _learning_bytes = BLOCK_BYTES  # of maps taken together in fit
-    # whether class, parameters and what was learned tell what it makes of a map, so that it can be kept on disk
+    _describing_bytes = BLOCK_BYTES  # and in transform
+    _several_threads = False  # whether its operations on a CPU are large enough for more than one
+    # whether class, parameters and what was learned tell what it makes of a map, so that it can be cached on disk
     _follows_from_parameters = True
+
+    def pool_maps(self, maps: torch.Tensor) -> torch.Tensor:
+        """Describe maps: what a pooler of your own implements.
+
+        Parameters
+        ----------
+        maps : tensor of shape (N, C, H, W)
+            Feature maps of equal shape, float32 or float64, finite, perhaps negative. Not to be written into.
+
+        Returns
+        -------
+        descriptors : tensor of shape (N, d)
+            One row per map, in which no other map has a part.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement pool_maps(maps).")
 
     @property
     def _learns(self) -> bool:
@@ -39,25 +106,38 @@ class BasePooler(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
     def _check_parameters(self) -> None:
         """Check what the parameter constraints cannot say."""
 
+    def _check_input(self, X: Any) -> None:
+        """Raise if `X` is not what the parameters need; called before a map is looked at."""
+
     def _start(self, channels: list[int]) -> None:
-        """Take note of the channel counts; called before any batch is described."""
+        """Take note of the channel counts; called before any batch is described or learned from."""
         self._channels = channels
         self.n_features_in_ = sum(channels)
 
     def _begin(self, X: Any) -> Any:
-        """Return what the maps are gathered in, of any type; called after `_start` when `_learns`."""
+        """Return what the first pass gathers the maps in, not None; called after `_start` when `_learns`."""
 
     def _update(self, state: Any, batches: tuple[Batch, ...]) -> None:
         """Gather the next maps in what `_begin` returned."""
 
-    def _finish(self, state: Any, X: Any) -> None:
-        """Learn from what was gathered: set the fitted attributes and `_n_features_out`."""
+    def _finish(self, state: Any, X: Any) -> Any:
+        """Learn from what was gathered; return None, or what another pass over the maps gathers them in.
+
+        After the last pass the fitted attributes and `_n_features_out` are there.
+        """
 
     def _check_values(self, batch: Batch) -> None:
         """Raise if the method has no meaning for these values; called for every batch of a single layer."""
 
-    def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        raise NotImplementedError
+    def _describe(self, batches: tuple[Batch, ...]) -> Any:
+        rows = self.pool_maps(batches[0].maps)
+        n = len(batches[0].indices)
+        if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or len(rows) != n:
+            got = f"shape {tuple(rows.shape)}" if isinstance(rows, torch.Tensor) else type(rows).__name__
+            raise ValueError(
+                f"{type(self).__name__}.pool_maps must return a tensor of shape ({n}, d), got {got}."
+            )
+        return rows
 
     # ------------------------------------------------------------------ public
     @_fit_context(prefer_skip_nested_validation=False)
@@ -81,26 +161,10 @@ class BasePooler(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
         ValueError
             Empty input, wrong rank, differing channel counts, NaN or infinity: the entry is named.
         """
-        self._check_parameters()
-        n_entries(X)
-        first = True
-        head = X.head() if isinstance(X, FeatureMaps) else X
-        for batches in iter_batches(head, None, self._layers, BLOCK_BYTES):
-            if not self._layers:
-                self._check_values(batches[0])
-            if first:
-                self._start([batch.maps.shape[1] for batch in batches])
-                if not self._learns:
-                    self._n_features_out = self._describe(head_of(batches)).shape[1]
-                first = False
-        if self._learns:
-            state = self._begin(X)
-            with torch.inference_mode():
-                for batches in iter_batches(X, self._channels, self._layers, self._learning_bytes):
-                    self._update(state, batches)
-            self._finish(state, X)
+        self._learn(X)
         return self
 
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit_transform(self, X, y=None, **params):
         """Fit and describe; one pass over the maps where nothing is learned.
 
@@ -115,17 +179,16 @@ class BasePooler(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
         Returns
         -------
-        descriptors : ndarray of shape (n, d)
-            One row per image, float32, or float64 for float64 maps.
+        descriptors : ndarray of shape (n, d), or list of n ndarrays of shape (M_i, d)
+            As from :meth:`transform`.
         """
+        if self._learns:
+            return self._output(X, self._describe_learned(X, self._learn(X)))
         if not isinstance(X, FeatureMaps):
             return self.fit(X, y).transform(X)
-        self._validate_params()
         self._check_parameters()
-        if self._learns:
-            return self.fit(X, y).transform(X)
         self.__dict__.pop("_channels", None)
-        return self._describe_all(X)
+        return self._output(X, self._describe_all(X))
 
     def transform(self, X):
         """Describe each image.
@@ -137,8 +200,9 @@ class BasePooler(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
         Returns
         -------
-        descriptors : ndarray of shape (n, d)
-            One row per image, float32, or float64 for float64 maps.
+        descriptors : ndarray of shape (n, d), or list of n ndarrays of shape (M_i, d)
+            One row per image, or region sets, for which the containers of ``set_output`` are no use; float32, or
+            float64 for float64 maps.
 
         Raises
         ------
@@ -146,34 +210,99 @@ class BasePooler(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
             Empty input, wrong rank, another channel count than in fit, NaN or infinity: the entry is named.
         """
         check_is_fitted(self)
-        return self._describe_all(X)
+        return self._output(X, self._describe_all(X))
 
-    # ------------------------------------------------------------------ one pass
-    def _describe_all(self, X: Any) -> Any:
-        found = Rows(n_entries(X))
-        self._collect(X, found)
-        return found.array
-
-    def _collect(self, X: Any, into: Rows | RegionSets) -> None:
-        channels = collect(self, X, self._described, into, self.__dict__.get("_channels"))
-        if channels is not None and "_channels" not in self.__dict__:
-            # All was known. A zero map, as an unreadable photograph has, fits what a first map would have.
-            self._start(channels)
+    # ------------------------------------------------------------------ passes over the maps
+    def _learn(self, X: Any) -> Any:
+        """Fit, in as many passes as it takes; return what the last one gathered."""
+        self._check_parameters()
+        n_entries(X)
+        self._check_input(X)
+        if not self._learns:
+            self._look(X)
+            return None
+        state, channels, more = None, None, True
+        while more:
             with torch.inference_mode():
-                zeros = (torch.zeros(1, count, 1, 1) for count in channels)
-                rows = self._describe(tuple(Batch(np.zeros(1, dtype=int), zero, True) for zero in zeros))
-            self._n_features_out = rows.shape[1]
+                for batches in iter_batches(X, channels, self._layers, self._learning_bytes):
+                    if channels is None:
+                        channels = [batch.maps.shape[1] for batch in batches]
+                        self._start(channels)
+                        state = self._begin(X)
+                    if not self._layers:
+                        self._check_values(batches[0])
+                    with one_thread(batches[0].maps, unless=self._several_threads):
+                        self._update(state, batches)
+            following = self._finish(state, X)
+            more = following is not None
+            state = following if more else state
+        return state
 
     @torch.inference_mode()
-    def _described(self, X: Any) -> Iterator[Described]:
-        """Yield the descriptors of each batch, with their places."""
-        for batches in iter_batches(X, self.__dict__.get("_channels"), self._layers, BLOCK_BYTES):
-            if "_channels" not in self.__dict__:
+    def _look(self, X: Any) -> None:
+        """Fit where nothing is learned: check what is in memory, and describe one map."""
+        head = X.head() if isinstance(X, FeatureMaps) else X
+        for number, batches in enumerate(iter_batches(head, None, self._layers, BLOCK_BYTES)):
+            if not self._layers:
+                self._check_values(batches[0])
+            if number == 0:
                 self._start([batch.maps.shape[1] for batch in batches])
-            rows = self._describe(batches).cpu().numpy()
-            self._n_features_out = rows.shape[1]
-            indices = batches[0].indices
-            yield indices, np.full(len(indices), len(rows) // len(indices)), rows
+                with one_thread(batches[0].maps, unless=self._several_threads):
+                    self._n_features_out = n_columns(self._describe(head_of(batches)))
+
+    @torch.inference_mode()
+    def _describe_all(self, X: Any, describe: Callable[[tuple[Batch, ...]], Any] | None = None) -> Any:
+        """Describe all entries: take what is cached, describe what is missing, write it.
+
+        Parameters
+        ----------
+        X : FeatureMaps or sequence of maps
+            Where the extractor has a `memory` that keeps descriptors, it is looked at and added to.
+        describe : callable, default=None
+            Takes the place of `_describe`, and gives `RegionRows`.
+
+        Returns
+        -------
+        descriptors : ndarray of shape (n, d), or list of n ndarrays of shape (M_i, d)
+            In the order of the entries.
+        """
+        sets = self._gives_region_sets or describe is not None
+        describe = self._describe if describe is None else describe
+        results = RegionSets(n_entries(X)) if sets else Rows(n_entries(X))
+        self._check_input(X)
+        channels = self.__dict__.get("_channels")
+        cached = getattr(getattr(X, "extractor", None), "memory", None) is not None
+        cache = descriptor_cache(self, X, channels) if cached else None
+        with nullcontext() if cache is None else cache:
+            for batches in iter_batches(X, channels, self._layers, self._describing_bytes, cache):
+                if isinstance(batches, Found):
+                    results.add(batches.indices, np.array([len(batches.rows)]), batches.rows)
+                    continue
+                if "_channels" not in self.__dict__:
+                    self._start([batch.maps.shape[1] for batch in batches])
+                with one_thread(batches[0].maps, unless=self._several_threads):
+                    described = describe(batches)
+                if not self._learns:
+                    self._n_features_out = n_columns(described)
+                rows, counts = described if sets else (described, np.ones(len(described), dtype=int))
+                rows = rows.cpu().numpy()
+                results.add(batches[0].indices, counts, rows)
+                if cache is not None:
+                    cache.add(batches[0].digests, counts, rows, self._channels)
+        if cache is not None and "_channels" not in self.__dict__:
+            self._start_by_zeros(cache.channels)
+        return results.finish()
+
+    def _start_by_zeros(self, channels: list[int]) -> None:
+        """Fit where all was cached: a zero map, as an unreadable photograph has, does for a first map."""
+        self._start(channels)
+        zeros = (torch.zeros(1, count, 1, 1) for count in channels)
+        batches = tuple(Batch(np.zeros(1, dtype=int), zero, True) for zero in zeros)
+        self._n_features_out = n_columns(self._describe(batches))
+
+    def _describe_learned(self, X: Any, state: Any) -> Any:
+        """Describe the maps that were just learned from; `state` is what the last pass gathered."""
+        return self._describe_all(X)
 
     # ------------------------------------------------------------------ scikit-learn
     def __sklearn_tags__(self):
@@ -183,14 +312,61 @@ class BasePooler(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
         return tags
 
 
+class Rows:
+    """Descriptors of n images, one row each, that arrive in any order.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    """
+
+    def __init__(self, n: int):
+        self.n = n
+        self._array: np.ndarray | None = None
+
+    def add(self, indices: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> None:
+        """Take the rows (N, d) of images."""
+        if self._array is None:
+            self._array = np.zeros((self.n, rows.shape[1]), dtype=rows.dtype)
+        elif rows.dtype.itemsize > self._array.dtype.itemsize:
+            self._array = self._array.astype(rows.dtype)
+        self._array[indices] = rows
+
+    def finish(self) -> np.ndarray | None:
+        """Return the rows, of one dtype, the widest."""
+        return self._array
+
+
+class RegionSets:
+    """Region sets of n images that arrive in any order.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    """
+
+    def __init__(self, n: int):
+        self._sets: list[Any] = [None] * n
+
+    def add(self, indices: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> None:
+        """Take the sets of images, one after the other in `rows`."""
+        for index, own in zip(indices, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
+            self._sets[index] = own
+
+    def finish(self) -> list[np.ndarray]:
+        """Return the sets, of one dtype, the widest."""
+        widest = np.result_type(*{own.dtype for own in self._sets})
+        return [own.astype(widest, copy=False) for own in self._sets]
+
+
+def n_columns(described: Any) -> int:
+    """Return the length of the descriptors that `_describe` gave."""
+    return (described.rows if isinstance(described, RegionRows) else described).shape[1]
+
+
 def head_of(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
     """Return the batches cut to their first map."""
-    return tuple(
-        replace(
-            batch,
-            indices=batch.indices[:1],
-            maps=batch.maps[:1],
-            nonnegative=batch.nonnegative or bool((batch.maps[:1] >= 0).all()),
-        )
-        for batch in batches
-    )
+    first = [batch[:1] for batch in batches]
+    return tuple(replace(one, nonnegative=one.nonnegative or bool((one.maps >= 0).all())) for one in first)

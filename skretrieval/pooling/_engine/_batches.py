@@ -1,17 +1,18 @@
-"""Feature maps in any accepted form to checked batches of equal shape."""
+"""Feature maps in any accepted form to checked batches of equal shape, and the threads that work on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from ...extraction import FeatureMaps
-from ._threads import one_thread
 
 BATCH_BYTES = 64 * 2**20  # of maps taken together
 # Poolers on a CPU take maps together by this many bytes. The check brings a block into the cache; what a pooler reads
@@ -34,17 +35,86 @@ class Batch:
         Whether no value is below zero.
     source : FeatureMaps, optional
         The sequence, if it is one of photographs.
+    digests : list of N str or None, optional
+        What names the content of each photograph, where descriptors are cached; None for one that cannot be read.
     """
 
     indices: np.ndarray
     maps: torch.Tensor
     nonnegative: bool
     source: FeatureMaps | None = None
+    digests: list[str | None] | None = None
 
     @cached_property
     def rectified(self) -> torch.Tensor:
         """``max(maps, 0)``: without a copy where nothing is negative, and one for all parts of a fusion."""
         return self.maps if self.nonnegative else self.maps.clamp_min(0)
+
+    def __getitem__(self, part: slice) -> Batch:
+        """Return some of the maps."""
+        digests = None if self.digests is None else self.digests[part]
+        return replace(self, indices=self.indices[part], maps=self.maps[part], digests=digests)
+
+
+class Found(NamedTuple):
+    """A photograph whose descriptors are cached.
+
+    Attributes
+    ----------
+    indices : ndarray of shape (1,)
+        Its place in the sequence.
+    rows : ndarray of shape (M, d)
+        Its descriptors.
+    """
+
+    indices: np.ndarray
+    rows: np.ndarray
+
+
+class RegionRows(NamedTuple):
+    """The region sets of the images of a batch.
+
+    Attributes
+    ----------
+    rows : tensor of shape (sum of counts, d)
+        The sets, one after the other.
+    counts : ndarray of shape (N,)
+        Rows of each image.
+    """
+
+    rows: torch.Tensor
+    counts: np.ndarray
+
+
+@contextmanager
+def one_thread(maps: torch.Tensor, unless: bool = False) -> Iterator[None]:
+    """Run torch's operations on `maps` in the calling thread alone, if they are on the CPU; not so `unless`.
+
+    An operation of pooling takes fractions of a millisecond, and at its end the threads of a team wait for each
+    other. By OpenMP's default they wait actively: where another process, or the limit of a container, keeps one of
+    them from its core, each operation lasts until the scheduler's next turn. Two threads could at best halve what
+    is some thousandths of the network's time; they have been seen to multiply it by thirty.
+
+    Only the calling thread's setting is changed, not torch's for all threads (`torch.set_num_threads`).
+    """
+    if unless or maps.device.type != "cpu":
+        yield
+        return
+    torch.get_num_threads()  # torch sets the number when it is first called in a thread: before, not within
+    libraries = _openmp()
+    before = [library.get_num_threads() for library in libraries]
+    try:
+        for library in libraries:
+            library.set_num_threads(1)
+        yield
+    finally:
+        for library, number in zip(libraries, before, strict=True):
+            library.set_num_threads(number)
+
+
+@lru_cache(maxsize=1)
+def _openmp() -> list:
+    return ThreadpoolController().select(user_api="openmp").lib_controllers
 
 
 def n_entries(X: Any) -> int:
@@ -71,9 +141,13 @@ def n_entries(X: Any) -> int:
 
 
 def iter_batches(
-    X: Any, channels: list[int] | None, layers: bool = False, block_bytes: int = BATCH_BYTES
-) -> Iterator[tuple[Batch, ...]]:
-    """Yield checked batches, one `Batch` per layer.
+    X: Any,
+    channels: list[int] | None,
+    layers: bool = False,
+    block_bytes: int = BATCH_BYTES,
+    known: Any = None,
+) -> Iterator[Any]:
+    """Yield checked batches, one `Batch` per layer, and photographs that are known, one `Found` each.
 
     Parameters
     ----------
@@ -85,6 +159,13 @@ def iter_batches(
         Whether entries are tuples.
     block_bytes : int
         Bytes of maps in a batch on a CPU, at least one entry. Maps on a GPU come in large batches.
+    known : DescriptorCache, optional
+        Descriptors by the content of photographs (see :meth:`FeatureMaps.batches_beside`), for `FeatureMaps`.
+
+    Yields
+    ------
+    batches : tuple of Batch, or Found
+        Never `Found` without `known`.
 
     Raises
     ------
@@ -92,7 +173,12 @@ def iter_batches(
         Wrong rank, differing channels, NaN or infinity, nothing to pool: the message names the entry.
     """
     n_entries(X)
-    for indices, tensors in raw_batches(X, layers, channels, block_bytes):
+    parts = raw_batches(X, layers, channels, block_bytes) if known is None else X.batches_beside(known)
+    for indices, tensors, *more in parts:
+        if tensors is None:
+            yield Found(indices, more[1])
+            continue
+        digests = more[0] if more else None
         is_tuple = isinstance(tensors, tuple)
         if is_tuple != layers:
             raise ValueError(
@@ -113,6 +199,8 @@ def iter_batches(
             block = slice(start, start + size)
             with one_thread(tensors[0]):
                 checked = tuple(_checked(indices[block], tensor[block], source) for tensor in tensors)
+            for batch in checked:
+                batch.digests = None if digests is None else digests[block]
             yield checked
 
 

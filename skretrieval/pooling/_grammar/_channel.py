@@ -42,7 +42,7 @@ def sparsity_deviation(
     """Inverse frequency of sparsity and standard deviation together (S000 eqs 14-17).
 
     ``c1 = N / max(#zeros, 1)``, ``c2`` the population standard deviation, ``c = c1 * c2`` (as printed) or the sum
-    of both scaled to sum 1 (as the sentence before says, D-3), then :func:`idf`.
+    of both scaled to sum 1 (as the text before it says, D-3), then :func:`idf`.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def sparsity_deviation(
     return (weights, spread) if return_deviation else weights
 
 
-def _sparsity_deviation_word(
+def _sparsity_deviation_term(
     maps: torch.Tensor,
     spatial: torch.Tensor | None = None,
     eps: float = 1e-6,
@@ -137,10 +137,10 @@ def element(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps: float 
     return idf((weighted / (height * width)).square(), eps)
 
 
-#: Channel words of the grammar: functions (maps, spatial, **params) -> (N, K).
+#: Channel terms of the grammar: functions (maps, spatial, **params) -> (N, K).
 CHANNEL: dict[str, Callable[..., torch.Tensor]] = {
     "sparsity": sparsity,
     "count_sparsity": count_sparsity,
     "element": element,
-    "sparsity_deviation": _sparsity_deviation_word,
+    "sparsity_deviation": _sparsity_deviation_term,
 }

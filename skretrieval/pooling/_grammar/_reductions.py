@@ -235,6 +235,11 @@ def root(mean: torch.Tensor, p: float, signed: bool = False) -> torch.Tensor:
     return mean.pow(1 / p)
 
 
+def needs_nonnegative(p: float) -> bool:
+    """Tell whether a power mean of exponent `p` is undefined for negative values."""
+    return bool(np.isfinite(p)) and int(p) != p
+
+
 def without_rounding(mean: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
     """Set to zero what signs that cancel have left of terms of this mean magnitude."""
     return torch.where(mean.abs() > _CANCELLED * magnitude, mean, 0)
@@ -279,7 +284,7 @@ def _areas(boxes: np.ndarray, maps: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(boxes[:, 2] * boxes[:, 3]).to(device=maps.device, dtype=maps.dtype)[:, None]
 
 
-#: Reduction words of the grammar: functions (maps, boxes, spatial, **params) -> (N, R, K).
+#: Reduction terms of the grammar: functions (maps, boxes, spatial, **params) -> (N, R, K).
 REDUCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "sum": sum_cells,
     "mean": mean_cells,

@@ -106,7 +106,7 @@ def rmac(height: int, width: int, n_levels: int = 3, include_global: bool = Fals
     return np.concatenate([boxes, whole(height, width)]) if include_global else boxes
 
 
-#: Region words of the grammar: functions (height, width, **params) -> (R, 4) boxes.
+#: Region terms of the grammar: functions (height, width, **params) -> (R, 4) boxes.
 REGIONS: dict[str, Callable[..., np.ndarray]] = {"whole": whole, "rmac": rmac}
 
 

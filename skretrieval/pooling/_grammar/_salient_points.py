@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from ...extraction import FeatureMaps
-from ...extraction._images import read_image, resize_longest
+from ...extraction import FeatureMaps, read_image, resize_longest
 
 # Values this close, relative to the largest, count as equal, so that a tie is a tie in whatever order was summed.
 TIE = 1e-10
@@ -257,10 +256,10 @@ def detections(
 
 def _detect(X: FeatureMaps, index: int) -> tuple[np.ndarray, tuple[float, float]]:
     """Detect points in one photograph; return them and its size."""
-    sizes = X.extractor._sizes()
+    sizes = X.extractor.sizes()
     longest = None if None in sizes else max(sizes)
     draft = None if longest is None else 2 * longest
-    image = read_image(int(X.positions[index]), X.images[index], draft).convert("L")
+    image = read_image(X.images[index], position=int(X.positions[index]), draft=draft).convert("L")
     grey = resize_longest(image, longest).astype(np.float32) / 255
     return hessian_points(grey), (float(grey.shape[1]), float(grey.shape[0]))
 

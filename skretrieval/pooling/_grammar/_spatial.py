@@ -266,7 +266,7 @@ def _normalised(contrast: torch.Tensor, how: str) -> torch.Tensor:
     return torch.where(scale > 0, (contrast - low) / torch.where(scale > 0, scale, 1), 0)
 
 
-#: Spatial words of the grammar: functions (maps, **params) -> (N, H, W) or (1, H, W).
+#: Spatial terms of the grammar: functions (maps, **params) -> (N, H, W) or (1, H, W).
 SPATIAL: dict[str, Callable[..., torch.Tensor]] = {
     "center_prior": center_prior,
     "response": response,

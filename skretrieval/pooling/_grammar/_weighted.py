@@ -1,138 +1,34 @@
-"""The pooling grammar: one sentence from spatial, channel, region and reduction words."""
+"""The general estimator of the pooling grammar: one spec from spatial, channel, region and reduction terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..._linalg._tensors import l2
-from .._engine._base import BasePooler
-from .._engine._batches import Batch, n_entries
-from .._engine._threads import on_one_thread, one_thread
 from ._channel import CHANNEL
-from ._reductions import REDUCTIONS, power_mean_cells, regional_power_mean_cells
-from ._region_whitening import RegionWhitening
+from ._reductions import REDUCTIONS, needs_nonnegative, power_mean_cells, regional_power_mean_cells
 from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
+from ._spec import Spec, SpecPooler
 
-# Words with logarithms of counts or square roots: negative activations have no meaning there.
-_NONNEGATIVE_WORDS = {
+# Terms with logarithms of counts or square roots: negative activations have no meaning there.
+_NONNEGATIVE_TERMS = {
     *(SPATIAL[name] for name in ("response", "crow", "saliency")),
     *(CHANNEL[name] for name in ("sparsity", "sparsity_deviation", "count_sparsity")),
 }
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """The words of one method, resolved to functions.
-
-    Attributes
-    ----------
-    weights : callable or None
-        maps (N, K, H, W) -> (spatial (N or 1, H, W) or None, channel (N, K) or None).
-    regions : callable
-        (height, width) -> boxes (R, 4).
-    reduce : callable
-        (maps, boxes, spatial) -> (N, R, K).
-    region_norm : {"l2", None}
-        What happens to each region's vector.
-    needs_nonnegative : bool
-        Whether negative activations are an error when they are not rectified.
-    """
-
-    weights: Callable | None
-    regions: Callable
-    reduce: Callable
-    region_norm: str | None = None
-    needs_nonnegative: bool = False
-
-
-def region_vectors(maps: torch.Tensor, sentence: Sentence) -> torch.Tensor:
-    """Return the weighted, normalised vector of each region, before they are summed.
-
-    ``normalise_r(channel_k * REDUCE over cells p in r of spatial_p * x_kp)``: the channel weight stands inside
-    the region's normalisation, as S001 has it; without one the place makes no difference.
-
-    Parameters
-    ----------
-    maps : tensor of shape (N, K, H, W)
-        Feature maps.
-    sentence : Sentence
-        The method.
-
-    Returns
-    -------
-    vectors : tensor of shape (N, R, K)
-        A region without activation is zero.
-    """
-    spatial, channel = (None, None) if sentence.weights is None else sentence.weights(maps)
-    vectors = sentence.reduce(maps, sentence.regions(*maps.shape[2:]), spatial)
-    if channel is not None:
-        vectors = vectors * channel[:, None, :].to(vectors.dtype)
-    return l2(vectors) if sentence.region_norm == "l2" else vectors
-
-
-class SentencePooler(BasePooler):
-    """A pooler that is one sentence of the grammar; subclasses give ``_sentence()``."""
-
-    _parameter_constraints: dict = {"rectify": ["boolean"]}
-    # Presets without region whitening have no such parameters.
-    whiten: Any = False
-    n_components: Any = None
-
-    def _sentence(self) -> Sentence:
-        raise NotImplementedError
-
-    @property
-    def _learns(self) -> bool:
-        return bool(self.whiten)
-
-    def _begin(self, X: Any) -> RegionWhitening:
-        return RegionWhitening()
-
-    def _update(self, state: RegionWhitening, batches: tuple[Batch, ...]) -> None:
-        with one_thread(batches[0].maps):
-            vectors = region_vectors(self._maps(batches[0]), self._sentence())
-        state.update(vectors)
-
-    def _finish(self, state: RegionWhitening, X: Any) -> None:
-        self.region_whitening_ = state.finish(self.n_components, n_entries(X), self.n_features_in_)
-        self._n_features_out = len(self.region_whitening_.components)
-
-    def _maps(self, batch: Batch) -> torch.Tensor:
-        self._check_values(batch)
-        return batch.rectified if self.rectify else batch.maps
-
-    def _check_values(self, batch: Batch) -> None:
-        if not self.rectify and not batch.nonnegative and self._sentence().needs_nonnegative:
-            bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
-            raise ValueError(
-                f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__} with "
-                "these parameters; use rectify=True"
-            )
-
-    @on_one_thread
-    def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        vectors = region_vectors(self._maps(batches[0]), self._sentence())
-        if self.whiten:
-            vectors = self.region_whitening_.apply(vectors)
-        return vectors.sum(dim=1)
-
-
-class WeightedPooler(SentencePooler):
-    """Any sentence of the pooling grammar.
+class WeightedPooler(SpecPooler):
+    """Any spec of the pooling grammar.
 
     ``descriptor_k = SUM over regions r of normalise_r( channel_k * REDUCE over cells p in r of spatial_p * x_kp )``
 
-    The named poolers are sentences with a published name; this one says the others, and a grid search over
-    its parameters searches the whole language.
+    The named poolers are specs with a published name; this one makes the others, and a grid search over
+    its parameters searches all combinations.
 
     Parameters
     ----------
@@ -158,7 +54,7 @@ class WeightedPooler(SentencePooler):
         Normalisation of each region's vector before the sum.
 
     spatial_params, channel_params, region_params, reduce_params : dict, default=None
-        Keyword arguments of the words, such as ``{"p": 5}`` or ``{"n_levels": 2, "include_global": True}``.
+        Keyword arguments of the terms, such as ``{"p": 5}`` or ``{"n_levels": 2, "include_global": True}``.
 
     whiten : bool, default=False
         PCA-whiten each region's vector, with axes learned in fit from all regions of all images, and l2-normalise
@@ -191,7 +87,7 @@ class WeightedPooler(SentencePooler):
     """
 
     _parameter_constraints: dict = {
-        **SentencePooler._parameter_constraints,
+        **SpecPooler._parameter_constraints,
         "spatial": [StrOptions(set(SPATIAL)), callable, None],
         "channel": [StrOptions(set(CHANNEL)), callable, None],
         "regions": [StrOptions(set(REGIONS)), callable],
@@ -234,11 +130,11 @@ class WeightedPooler(SentencePooler):
         self.n_components = n_components
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
-        spatial = _word(self.spatial, SPATIAL, self.spatial_params)
-        channel = _word(self.channel, CHANNEL, self.channel_params)
-        regions: Any = _word(self.regions, REGIONS, self.region_params)
-        reduce: Any = _word(self.reduce, REDUCTIONS, self.reduce_params)
+    def _spec(self) -> Spec:
+        spatial = _term(self.spatial, SPATIAL, self.spatial_params)
+        channel = _term(self.channel, CHANNEL, self.channel_params)
+        regions: Any = _term(self.regions, REGIONS, self.region_params)
+        reduce: Any = _term(self.reduce, REDUCTIONS, self.reduce_params)
 
         def weights(maps):
             cells = None if spatial is None else _checked(spatial(maps), "spatial", maps, maps.shape[2:])
@@ -248,19 +144,14 @@ class WeightedPooler(SentencePooler):
             return cells, channels
 
         powers = any(needs_nonnegative(p) for p in _exponents(reduce))
-        return Sentence(
+        return Spec(
             weights=weights,
             regions=lambda height, width: check_boxes(regions(height, width), height, width),
             reduce=reduce,
             region_norm=self.region_norm,
             needs_nonnegative=powers
-            or any(word.func is known for word in (spatial, channel) if word for known in _NONNEGATIVE_WORDS),
+            or any(term.func is known for term in (spatial, channel) if term for known in _NONNEGATIVE_TERMS),
         )
-
-
-def needs_nonnegative(p: float) -> bool:
-    """Tell whether a power mean of exponent `p` is undefined for negative values."""
-    return bool(np.isfinite(p)) and int(p) != p
 
 
 def _exponents(reduce: partial) -> list[float]:
@@ -269,12 +160,12 @@ def _exponents(reduce: partial) -> list[float]:
     return [reduce.keywords.get(name, p) for name, p in defaults.get(reduce.func, {}).items()]
 
 
-def _word(word: Any, registry: dict, params: dict | None) -> partial | None:
-    if word is None:
+def _term(term: Any, registry: dict, params: dict | None) -> partial | None:
+    if term is None:
         if params:
-            raise ValueError(f"parameters {sorted(params)} were given for a word that is None")
+            raise ValueError(f"parameters {sorted(params)} were given for a term that is None")
         return None
-    return partial(registry[word] if isinstance(word, str) else word, **(params or {}))
+    return partial(registry[term] if isinstance(term, str) else term, **(params or {}))
 
 
 def _checked(weights: torch.Tensor, kind: str, maps: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -11,10 +11,10 @@ from .._grammar._channel import element, sparsity
 from .._grammar._reductions import sum_cells
 from .._grammar._regions import whole
 from .._grammar._spatial import adaptive_gaussian
-from .._grammar._weighted import Sentence, SentencePooler
+from .._grammar._spec import Spec, SpecPooler
 
 
-class AdaptiveGaussianPooler(SentencePooler):
+class AdaptiveGaussianPooler(SpecPooler):
     """Sum pooling under a Gaussian centred on the strongest cells (aGaussian and eChannel, S002).
 
     ``beta_k = B_k * Omega_k`` with ``Omega_k = sum_ij x_kij S_ij``, S a Gaussian around the mean place of the strongest
@@ -57,7 +57,7 @@ class AdaptiveGaussianPooler(SentencePooler):
     """
 
     _parameter_constraints: dict = {
-        **SentencePooler._parameter_constraints,
+        **SpecPooler._parameter_constraints,
         "alpha": [Interval(Real, 0, 1, closed="right")],
         "channel": [StrOptions({"element", "sparsity"}), None],
         "eps": [Interval(Real, 0, None, closed="neither")],
@@ -77,8 +77,8 @@ class AdaptiveGaussianPooler(SentencePooler):
             return spatial, element(maps, spatial, self.eps)
         return spatial, sparsity(maps) if self.channel == "sparsity" else None
 
-    def _sentence(self) -> Sentence:
-        return Sentence(
+    def _spec(self) -> Spec:
+        return Spec(
             weights=self._weights,
             regions=whole,
             reduce=sum_cells,

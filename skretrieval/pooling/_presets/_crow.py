@@ -6,10 +6,10 @@ from .._grammar._channel import sparsity
 from .._grammar._reductions import sum_cells
 from .._grammar._regions import whole
 from .._grammar._spatial import crow
-from .._grammar._weighted import Sentence, SentencePooler
+from .._grammar._spec import Spec, SpecPooler
 
 
-class CroWPooler(SentencePooler):
+class CroWPooler(SpecPooler):
     """Sum pooling with cross-dimensional weights: strong cells and rare channels weigh more.
 
     ``I_k * sum_ij S_ij x_kij`` with ``S = (s / ||s||)^(1/2)``, s the sum over channels, and
@@ -46,8 +46,8 @@ class CroWPooler(SentencePooler):
     def __init__(self, *, rectify=True):
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
-        return Sentence(
+    def _spec(self) -> Spec:
+        return Spec(
             weights=lambda maps: (crow(maps), sparsity(maps)),
             regions=whole,
             reduce=sum_cells,

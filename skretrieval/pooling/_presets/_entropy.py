@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from numbers import Integral
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
 from ..._linalg._tensors import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
+from .._grammar._boxes import BoxesMixin
 from .._grammar._regions import membership, rmac
 
 
-class EntropyPooler(BasePooler):
+class EntropyPooler(BoxesMixin, BasePooler):
     """Entropies of the histograms of activations in the regions of R-MAC, one number per channel (FDE).
 
     In region r, ``h_rk = -sum_b p_rkb log p_rkb`` with p the share of the region's cells whose activation of channel k
@@ -80,13 +82,16 @@ class EntropyPooler(BasePooler):
         self.n_bins = n_bins
         self.rectify = rectify
 
+    def _region_boxes(self, height: int, width: int) -> np.ndarray:
+        return rmac(height, width, self.n_levels)
+
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         maps = batches[0].rectified if self.rectify else batches[0].maps
-        entropies = region_entropies(maps, rmac(maps.shape[2], maps.shape[3], self.n_levels), self.n_bins)
+        entropies = region_entropies(maps, self._region_boxes(*maps.shape[2:]), self.n_bins)
         return l2(l2(entropies).sum(dim=1)).to(maps.dtype)
 
 
-def region_entropies(maps: torch.Tensor, boxes, n_bins: int) -> torch.Tensor:
+def region_entropies(maps: torch.Tensor, boxes: np.ndarray, n_bins: int) -> torch.Tensor:
     """Return the entropy (N, R, K) of each channel's activations in each region, float64.
 
     Parameters

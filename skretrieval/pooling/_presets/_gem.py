@@ -7,12 +7,12 @@ from numbers import Real
 
 from sklearn.utils._param_validation import Interval
 
-from .._grammar._reductions import power_mean_cells
+from .._grammar._reductions import needs_nonnegative, power_mean_cells
 from .._grammar._regions import whole
-from .._grammar._weighted import Sentence, SentencePooler, needs_nonnegative
+from .._grammar._spec import Spec, SpecPooler
 
 
-class GeMPooler(SentencePooler):
+class GeMPooler(SpecPooler):
     """Power mean of each channel over the map: ``(mean_ij x_kij^p)^(1/p)``.
 
     Parameters
@@ -47,7 +47,7 @@ class GeMPooler(SentencePooler):
     """
 
     _parameter_constraints: dict = {
-        **SentencePooler._parameter_constraints,
+        **SpecPooler._parameter_constraints,
         "p": [Interval(Real, 1, None, closed="both")],
     }
 
@@ -55,8 +55,6 @@ class GeMPooler(SentencePooler):
         self.p = p
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
+    def _spec(self) -> Spec:
         reduce = partial(power_mean_cells, p=self.p)
-        return Sentence(
-            weights=None, regions=whole, reduce=reduce, needs_nonnegative=needs_nonnegative(self.p)
-        )
+        return Spec(weights=None, regions=whole, reduce=reduce, needs_nonnegative=needs_nonnegative(self.p))

@@ -7,12 +7,12 @@ from numbers import Integral, Real
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._grammar._reductions import power_mean_cells
+from .._grammar._reductions import needs_nonnegative, power_mean_cells
 from .._grammar._regions import rmac
-from .._grammar._weighted import Sentence, SentencePooler, needs_nonnegative
+from .._grammar._spec import Spec, SpecPooler
 
 
-class GRMACPooler(SentencePooler):
+class GRMACPooler(SpecPooler):
     """Sum over R-MAC's regions of the power mean of each channel (S000 eqs 11-13).
 
     ``g_k = sum_r (1/|R_r| sum_{x in R_r} x_k^p)^(1/p)``.
@@ -53,7 +53,7 @@ class GRMACPooler(SentencePooler):
     """
 
     _parameter_constraints: dict = {
-        **SentencePooler._parameter_constraints,
+        **SpecPooler._parameter_constraints,
         "n_levels": [Interval(Integral, 1, None, closed="left")],
         "p": [Interval(Real, 1, None, closed="both")],
         "region_norm": [StrOptions({"l2"}), None],
@@ -67,8 +67,8 @@ class GRMACPooler(SentencePooler):
         self.include_global = include_global
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
-        return Sentence(
+    def _spec(self) -> Spec:
+        return Spec(
             weights=None,
             regions=partial(rmac, n_levels=self.n_levels, include_global=self.include_global),
             reduce=partial(power_mean_cells, p=self.p),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .._grammar._reductions import max_cells
 from .._grammar._regions import whole
-from .._grammar._weighted import Sentence, SentencePooler
+from .._grammar._spec import Spec, SpecPooler
 
 
-class MACPooler(SentencePooler):
+class MACPooler(SpecPooler):
     """Maximum of each channel over the map.
 
     Parameters
@@ -36,5 +36,5 @@ class MACPooler(SentencePooler):
     def __init__(self, *, rectify=True):
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
-        return Sentence(weights=None, regions=whole, reduce=max_cells)
+    def _spec(self) -> Spec:
+        return Spec(weights=None, regions=whole, reduce=max_cells)

@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Hidden, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
+from .._engine._per_cell import per_cell
 
 
 class PartWeightedPooler(BasePooler):
     """Sum pooling once per part, weighted by the channel that detects it (PWA, SBA).
 
     The parts are the `n_parts` channels whose sum over the map varies most over the images of fit. Each gives weights
-    ``w_n = (x_n / (sum x_n^alpha)^(1/alpha))^(1/beta)`` to the cells, and ``psi_n = sum_ij w_n(ij) x(ij)`` are K
-    numbers; all psi, one after the other, are the descriptor of ``n_parts * K`` numbers. A part that does not show in
-    an image gives zeros.
+    ``w_n = (x_n / (sum x_n^a)^(1/a))^(1/b)`` to the cells, with a the `norm_order` and b the `root`, and
+    ``psi_n = sum_ij w_n(ij) x(ij)`` are K numbers; all psi, one after the other, are the descriptor of ``n_parts * K``
+    numbers. A part that does not show in an image gives zeros.
 
     Parameters
     ----------
     n_parts : int, default=25
         Channels taken as detectors, at most K.
 
-    alpha : float, default=2.0
-        Exponent of the norm that the detector's response is divided by.
+    norm_order : float, default=2.0
+        Order of the norm that the detector's response is divided by (alpha in the papers).
 
-    beta : float, default=2.0
-        The weights are the beta-th root of the divided response.
+    root : float, default=2.0
+        The weights are this root of the divided response (beta in the papers).
 
     rectify : bool, default=True
         Replace negative activations by zero first; without it they are an error.
+
+    alpha : float
+        Deprecated, will be removed in version 0.2; use `norm_order`.
+
+    beta : float
+        Deprecated, will be removed in version 0.2; use `root`.
 
     Attributes
     ----------
@@ -70,16 +79,44 @@ class PartWeightedPooler(BasePooler):
 
     _parameter_constraints: dict = {
         "n_parts": [Interval(Integral, 1, None, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="neither")],
-        "beta": [Interval(Real, 0, None, closed="neither")],
+        "norm_order": [Interval(Real, 0, None, closed="neither")],
+        "root": [Interval(Real, 0, None, closed="neither")],
         "rectify": ["boolean"],
+        "alpha": [Interval(Real, 0, None, closed="neither"), Hidden(StrOptions({"deprecated"}))],
+        "beta": [Interval(Real, 0, None, closed="neither"), Hidden(StrOptions({"deprecated"}))],
     }
 
-    def __init__(self, n_parts=25, *, alpha=2.0, beta=2.0, rectify=True):
+    def __init__(
+        self,
+        n_parts=25,
+        *,
+        norm_order=2.0,
+        root=2.0,
+        rectify=True,
+        alpha="deprecated",
+        beta="deprecated",
+    ):
         self.n_parts = n_parts
+        self.norm_order = norm_order
+        self.root = root
+        self.rectify = rectify
         self.alpha = alpha
         self.beta = beta
-        self.rectify = rectify
+
+    def _check_parameters(self) -> None:
+        for old, new in (("alpha", "norm_order"), ("beta", "root")):
+            if getattr(self, old) != "deprecated":
+                warnings.warn(
+                    f"PartWeightedPooler: {old} is called {new} now; the old name will be removed in version 0.2.",
+                    FutureWarning,
+                    stacklevel=4,
+                )
+
+    @property
+    def _exponents(self) -> tuple[float, float]:
+        """Return order of the norm and root; the deprecated names count where they are given."""
+        norm_order = self.norm_order if self.alpha == "deprecated" else self.alpha
+        return float(norm_order), float(self.root if self.beta == "deprecated" else self.beta)
 
     @property
     def _learns(self) -> bool:
@@ -111,10 +148,62 @@ class PartWeightedPooler(BasePooler):
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         maps = self._maps(batches[0])
         parts = torch.tensor(self.parts_).to(maps.device)  # a copy: it may be mapped from disk, read-only
-        return part_sums(maps, parts, float(self.alpha), float(self.beta)).flatten(1)
+        return part_sums(maps, parts, *self._exponents).flatten(1)
+
+    def cell_weights(self, X: Any, part: int | None = 0) -> list[np.ndarray]:
+        """Tell how much each cell of the maps weighs for a part.
+
+        Parameters
+        ----------
+        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
+            Feature maps with the number of channels seen in fit.
+
+        part : int or None, default=0
+            Which part, as it stands in ``parts_``; None for all.
+
+        Returns
+        -------
+        weights : list of n ndarrays of shape (H_i, W_i), or (n_parts, H_i, W_i) for all parts
+            Zero everywhere in a map in which the part does not show.
+
+        Raises
+        ------
+        NotFittedError
+            If the parts are not known yet.
+
+        IndexError
+            If there is no such part.
+
+        ValueError
+            Empty input, wrong rank, another channel count than in fit, NaN or infinity: the entry is named.
+
+        Examples
+        --------
+        >>> from skretrieval.datasets import make_feature_maps
+        >>> from skretrieval.pooling import PartWeightedPooler
+        >>> maps, _ = make_feature_maps(6, 16, random_state=0)
+        >>> pooler = PartWeightedPooler(n_parts=3).fit(maps)
+        >>> pooler.cell_weights(maps)[0].shape == maps[0].shape[1:]
+        True
+        >>> len(pooler.cell_weights(maps, part=None)[0])
+        3
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        n_parts = len(self.parts_)
+        if part is not None and not 0 <= part < n_parts:
+            raise IndexError(f"part {part} is out of range for {n_parts} parts.")
+        parts = torch.tensor(self.parts_ if part is None else self.parts_[part : part + 1])
+
+        def weights(batch: Batch) -> torch.Tensor:
+            maps = self._maps(batch)
+            found = part_weights(maps, parts.to(maps.device), *self._exponents)
+            return found if part is None else found[:, 0]
+
+        return per_cell(X, self._channels, weights)
 
 
-def part_sums(maps: torch.Tensor, parts: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
+def part_sums(maps: torch.Tensor, parts: torch.Tensor, norm_order: float, root: float) -> torch.Tensor:
     """Return ``psi`` (N, n_parts, K): the maps summed with the weights of each part, one matrix product.
 
     Parameters
@@ -123,20 +212,20 @@ def part_sums(maps: torch.Tensor, parts: torch.Tensor, alpha: float, beta: float
         Non-negative feature maps.
     parts : int64 tensor of shape (n_parts,)
         Channels that detect parts.
-    alpha, beta : float
-        Exponents of the norm and of the root.
+    norm_order, root : float
+        Order of the norm that the detectors are divided by, and the root that is taken then.
     """
-    return part_weights(maps, parts, alpha, beta).flatten(2) @ maps.flatten(2).transpose(1, 2)
+    return part_weights(maps, parts, norm_order, root).flatten(2) @ maps.flatten(2).transpose(1, 2)
 
 
-def part_weights(maps: torch.Tensor, parts: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
+def part_weights(maps: torch.Tensor, parts: torch.Tensor, norm_order: float, root: float) -> torch.Tensor:
     """Return the weight (N, n_parts, H, W) of each cell for each part; arguments as for :func:`part_sums`."""
     detectors = maps[:, parts].flatten(2)
     # divided by the largest first: powers of large or small activations leave the range of float32
     largest = detectors.amax(dim=2, keepdim=True)
     scaled = detectors / torch.where(largest > 0, largest, 1)
-    norm = scaled.pow(alpha).sum(dim=2, keepdim=True).pow(1 / alpha)
-    weights = (scaled / torch.where(norm > 0, norm, 1)).pow(1 / beta)
+    norm = scaled.pow(norm_order).sum(dim=2, keepdim=True).pow(1 / norm_order)
+    weights = (scaled / torch.where(norm > 0, norm, 1)).pow(1 / root)
     return weights.unflatten(2, maps.shape[2:])
 
 

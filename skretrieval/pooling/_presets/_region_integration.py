@@ -11,10 +11,10 @@ from .._grammar._channel import count_sparsity
 from .._grammar._reductions import sum_cells
 from .._grammar._regions import rmac
 from .._grammar._spatial import crow
-from .._grammar._weighted import Sentence, SentencePooler
+from .._grammar._spec import Spec, SpecPooler
 
 
-class RegionIntegrationPooler(SentencePooler):
+class RegionIntegrationPooler(SpecPooler):
     """Sum of whitened regions of cross-dimensionally weighted maps (S001).
 
     Cells weigh by CroW's spatial weight, channels by ``b_k = log(sum_h N_h / (1 + N_k))`` with N_k the number of
@@ -62,7 +62,7 @@ class RegionIntegrationPooler(SentencePooler):
     """
 
     _parameter_constraints: dict = {
-        **SentencePooler._parameter_constraints,
+        **SpecPooler._parameter_constraints,
         "n_levels": [Interval(Integral, 1, None, closed="left")],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "whiten": ["boolean"],
@@ -74,8 +74,8 @@ class RegionIntegrationPooler(SentencePooler):
         self.whiten = whiten
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
-        return Sentence(
+    def _spec(self) -> Spec:
+        return Spec(
             weights=lambda maps: (crow(maps), count_sparsity(maps)),
             regions=partial(rmac, n_levels=self.n_levels, include_global=True),
             reduce=sum_cells,

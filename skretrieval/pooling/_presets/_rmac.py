@@ -9,10 +9,10 @@ from sklearn.utils._param_validation import Interval
 
 from .._grammar._reductions import max_cells
 from .._grammar._regions import rmac
-from .._grammar._weighted import Sentence, SentencePooler
+from .._grammar._spec import Spec, SpecPooler
 
 
-class RMACPooler(SentencePooler):
+class RMACPooler(SpecPooler):
     """Sum of the l2-normalised channel maxima of overlapping regions at several scales.
 
     Parameters
@@ -54,7 +54,7 @@ class RMACPooler(SentencePooler):
     """
 
     _parameter_constraints: dict = {
-        **SentencePooler._parameter_constraints,
+        **SpecPooler._parameter_constraints,
         "n_levels": [Interval(Integral, 1, None, closed="left")],
         "include_global": ["boolean"],
         "whiten": ["boolean"],
@@ -68,6 +68,6 @@ class RMACPooler(SentencePooler):
         self.n_components = n_components
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
+    def _spec(self) -> Spec:
         regions = partial(rmac, n_levels=self.n_levels, include_global=self.include_global)
-        return Sentence(weights=None, regions=regions, reduce=max_cells, region_norm="l2")
+        return Spec(weights=None, regions=regions, reduce=max_cells, region_norm="l2")

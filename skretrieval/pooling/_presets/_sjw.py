@@ -11,10 +11,10 @@ from .._grammar._channel import sparsity_deviation
 from .._grammar._reductions import sum_cells
 from .._grammar._regions import whole
 from .._grammar._spatial import saliency_from
-from .._grammar._weighted import Sentence, SentencePooler
+from .._grammar._spec import Spec, SpecPooler
 
 
-class SJWPooler(SentencePooler):
+class SJWPooler(SpecPooler):
     """Sum pooling with saliency joint weights (S000 eqs 14-24).
 
     Channels weigh by the rarity of ``(N / #zeros) * deviation``; cells by the weighted sum of the channels that
@@ -61,7 +61,7 @@ class SJWPooler(SentencePooler):
     """
 
     _parameter_constraints: dict = {
-        **SentencePooler._parameter_constraints,
+        **SpecPooler._parameter_constraints,
         "n_channels": [Interval(Real, 0, 1, closed="right")],
         "rho": [Interval(Real, 0, None, closed="left")],
         "saliency_norm": [StrOptions({"sum", "none", "l2", "max", "minmax"})],
@@ -91,5 +91,5 @@ class SJWPooler(SentencePooler):
         channel, spread = sparsity_deviation(maps, self.eps, self.channel_combine, return_deviation=True)
         return saliency_from(maps, channel, spread, self.n_channels, self.rho, self.saliency_norm), channel
 
-    def _sentence(self) -> Sentence:
-        return Sentence(weights=self._weights, regions=whole, reduce=sum_cells, needs_nonnegative=True)
+    def _spec(self) -> Spec:
+        return Spec(weights=self._weights, regions=whole, reduce=sum_cells, needs_nonnegative=True)

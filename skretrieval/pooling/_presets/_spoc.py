@@ -5,10 +5,10 @@ from __future__ import annotations
 from .._grammar._reductions import sum_cells
 from .._grammar._regions import whole
 from .._grammar._spatial import center_prior
-from .._grammar._weighted import Sentence, SentencePooler
+from .._grammar._spec import Spec, SpecPooler
 
 
-class SPoCPooler(SentencePooler):
+class SPoCPooler(SpecPooler):
     """Sum of each channel over the map, cells near the centre weighing more.
 
     ``sum_ij g_ij x_kij`` with ``g_ij = exp(-((i - (H-1)/2)^2 + (j - (W-1)/2)^2) / (2 sigma^2))`` and
@@ -39,12 +39,12 @@ class SPoCPooler(SentencePooler):
     array([[6.272, 6.272]])
     """
 
-    _parameter_constraints: dict = {**SentencePooler._parameter_constraints, "center_prior": ["boolean"]}
+    _parameter_constraints: dict = {**SpecPooler._parameter_constraints, "center_prior": ["boolean"]}
 
     def __init__(self, center_prior=True, *, rectify=True):
         self.center_prior = center_prior
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
+    def _spec(self) -> Spec:
         weights = (lambda maps: (center_prior(maps), None)) if self.center_prior else None
-        return Sentence(weights=weights, regions=whole, reduce=sum_cells)
+        return Spec(weights=weights, regions=whole, reduce=sum_cells)

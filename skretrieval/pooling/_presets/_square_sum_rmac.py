@@ -12,11 +12,11 @@ from sklearn.utils._param_validation import Interval
 from ..._linalg._tensors import l2, lengths
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
-from .._engine._threads import on_one_thread
+from .._grammar._boxes import BoxesMixin
 from .._grammar._reductions import max_cells
 
 
-class SquareSumRMACPooler(BasePooler):
+class SquareSumRMACPooler(BoxesMixin, BasePooler):
     """Root of the summed squares of window maxima, at several scales (RMAC-modified, S003 Algorithm 1).
 
     At scale l the windows have side ``k = max(1, ceil(2 min(H, W) / (l + 1)))`` and stride ``max(1, floor(0.4 k))``,
@@ -61,7 +61,9 @@ class SquareSumRMACPooler(BasePooler):
         self.ceil_mode = ceil_mode
         self.rectify = rectify
 
-    @on_one_thread
+    def _region_boxes(self, height: int, width: int) -> np.ndarray:
+        return np.concatenate(windows(height, width, self.n_levels, self.ceil_mode))
+
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         maps = batches[0].rectified if self.rectify else batches[0].maps
         scales = windows(*maps.shape[2:], self.n_levels, self.ceil_mode)

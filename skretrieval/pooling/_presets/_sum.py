@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .._grammar._reductions import sum_cells
 from .._grammar._regions import whole
-from .._grammar._weighted import Sentence, SentencePooler
+from .._grammar._spec import Spec, SpecPooler
 
 
-class SumPooler(SentencePooler):
+class SumPooler(SpecPooler):
     """Sum of each channel over the map: uCroW, and SPoC without its prior.
 
     Parameters
@@ -35,5 +35,5 @@ class SumPooler(SentencePooler):
     def __init__(self, *, rectify=True):
         self.rectify = rectify
 
-    def _sentence(self) -> Sentence:
-        return Sentence(weights=None, regions=whole, reduce=sum_cells)
+    def _spec(self) -> Spec:
+        return Spec(weights=None, regions=whole, reduce=sum_cells)

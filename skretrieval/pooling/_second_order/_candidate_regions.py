@@ -28,10 +28,30 @@ class ImageRegions(NamedTuple):
         Corners (x, y) of the convex regions, as fractions of the width and height of the image, in order.
     masks : ndarray of shape (M, H, W), dtype bool
         The cells of the feature map in each region.
+    points : ndarray of shape (n, 2), or None
+        Salient points (x, y) of which the regions are made, as fractions of the width and height of the image; None
+        if the whole image is the only region by choice.
     """
 
     polygons: list[np.ndarray]
     masks: np.ndarray
+    points: np.ndarray | None = None
+
+    def boxes(self, image_size: tuple[float, float]) -> np.ndarray:
+        """Return the smallest boxes around the regions.
+
+        Parameters
+        ----------
+        image_size : tuple of float
+            Width and height of the photograph in pixels.
+
+        Returns
+        -------
+        boxes : ndarray of shape (M, 4)
+            Left, top, right and bottom of each region in pixels.
+        """
+        corners = [np.concatenate([polygon.min(axis=0), polygon.max(axis=0)]) for polygon in self.polygons]
+        return np.array(corners) * np.tile(image_size, 2)
 
 
 # ------------------------------------------------------------------ clusters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,9 +11,8 @@ import torch
 
 from ..._linalg._tensors import l2
 from .._engine._batches import Batch
-from .._engine._cached import RegionSets
 from .._grammar._channel import sparsity
-from .._grammar._salient_points import detections, salient_cells, salient_points, stacked
+from .._grammar._salient_points import detections, photographs_of, salient_cells, salient_points, stacked
 from ._candidate_regions import ImageRegions, candidate_regions, whole_region
 
 _PIECE_BYTES = 128 * 2**20  # working memory of the images described together
@@ -79,16 +78,7 @@ def cut(batch: Batch, elements: int) -> Iterator[Batch]:
     """Cut a batch so that `elements` float64 numbers of working memory per image stay within bounds."""
     step = max(1, _PIECE_BYTES // (8 * elements))
     for low in range(0, len(batch.indices), step):
-        part = slice(low, low + step)
-        yield Batch(batch.indices[part], batch.maps[part], batch.nonnegative)
-
-
-def in_order(n: int, parts: Iterable) -> list[np.ndarray]:
-    """Put (indices, counts, rows) of images in order; one dtype for all, the widest."""
-    sets = RegionSets(n)
-    for part in parts:
-        sets.add(*part)
-    return sets.finish()
+        yield batch[low : low + step]
 
 
 def response_of(batch: Batch) -> torch.Tensor:
@@ -96,24 +86,22 @@ def response_of(batch: Batch) -> torch.Tensor:
     return batch.rectified.sum(dim=1, dtype=torch.float64)
 
 
-@torch.inference_mode()
-def pieces(
-    X: Any, batch: Batch, settings: RegionSettings, rectify: bool, known: dict[int, np.ndarray] | None
-) -> Iterator[Piece]:
-    """Yield the images of a batch with their weights and regions.
+def piece_of(
+    batch: Batch, settings: RegionSettings, rectify: bool, known: dict[int, np.ndarray] | None
+) -> Piece:
+    """Return the images of a batch with their weights and regions.
 
     Parameters
     ----------
-    X : FeatureMaps or sequence of maps
-        Where the batch is from.
     batch : Batch
-        Some of its maps.
+        Some maps.
     settings : RegionSettings
         How regions are found.
     rectify : bool
         Whether the local descriptors are rectified; the weights and regions always follow positive activations.
     known : dict of int to ndarray, or None
-        Regions of images by their place in `X`, as packed bits, for a next pass. Those missing are found and added.
+        Regions of images by their place in the sequence, as packed bits, for a next pass. Those missing are found and
+        added.
     """
     response = response_of(batch)
     n_cells = response[0].numel()
@@ -123,7 +111,7 @@ def pieces(
     else:
         known = {} if known is None else known
         if not all(index in known for index in batch.indices):
-            found = find_regions(X, batch, response.cpu().numpy(), settings)
+            found = find_regions(batch, response.cpu().numpy(), settings)
             for index, own in zip(batch.indices, found, strict=True):
                 known[index] = np.packbits(own.masks.reshape(-1, n_cells), axis=1)
         packed = [known[index] for index in batch.indices]
@@ -132,7 +120,7 @@ def pieces(
         masks = np.zeros((*there.shape, n_cells), dtype=bool)
         masks[there] = np.unpackbits(np.concatenate(packed), axis=1, count=n_cells)
     positive = batch.rectified
-    yield Piece(
+    return Piece(
         indices=batch.indices,
         maps=positive if rectify else batch.maps,
         spatial=l2(response.flatten(1)),
@@ -142,15 +130,13 @@ def pieces(
     )
 
 
-def find_regions(X: Any, batch: Batch, response: np.ndarray, settings: RegionSettings) -> list[ImageRegions]:
+def find_regions(batch: Batch, response: np.ndarray, settings: RegionSettings) -> list[ImageRegions]:
     """Find the candidate regions of the images of a batch (S004 section 2).
 
     Parameters
     ----------
-    X : FeatureMaps or sequence of maps
-        Where the batch is from; its photographs are read for ``points="hessian"``.
     batch : Batch
-        Some of its maps.
+        Some maps; the photographs of their source are read for ``points="hessian"``.
     response : ndarray of shape (N, H, W)
         Their response.
     settings : RegionSettings
@@ -168,11 +154,15 @@ def find_regions(X: Any, batch: Batch, response: np.ndarray, settings: RegionSet
         sizes = np.tile([float(width), float(height)], (len(response), 1))
         points, valid = salient_cells(response, settings.n_min)
     else:
-        detected, sizes = detections(X, batch.indices, response, settings.n_jobs)
+        detected, sizes = detections(photographs_of(batch.source), batch.indices, response, settings.n_jobs)
         points, valid = stacked(
             [
                 salient_points(*image, settings.n_max, settings.n_min)
                 for image in zip(response, detected, sizes, strict=True)
             ]
         )
-    return candidate_regions(response, points, valid, sizes, settings.n_clusters, settings.min_cells)
+    found = candidate_regions(response, points, valid, sizes, settings.n_clusters, settings.min_cells)
+    return [
+        regions._replace(points=own[there] / size)
+        for regions, own, there, size in zip(found, points, valid, sizes, strict=True)
+    ]

@@ -3,37 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.metaestimators import available_if
 
-from ..._doc_link import DocLinkMixin
 from ..._linalg._streamed_axes import StreamedAxes, check_rank
-from .._engine._batches import Batch, iter_batches, n_entries
-from .._engine._cached import RegionSets, collect
+from .._engine._base import BasePooler, RegionSets
+from .._engine._batches import BATCH_BYTES, Batch, RegionRows, iter_batches, n_entries
+from .._grammar._boxes import BoxesMixin
 from .._grammar._region_whitening import RegionAxes
 from .._grammar._salient_points import import_detector, photographs_of
 from ._candidate_regions import ImageRegions
 from ._moments import local_descriptors, region_sums, second_order
-from ._region_pieces import (
-    Piece,
-    RegionSettings,
-    cut,
-    find_regions,
-    in_order,
-    pieces,
-    response_of,
-)
+from ._region_pieces import Piece, RegionSettings, cut, find_regions, piece_of, response_of
 
 
-class RegionalSecondOrderPooler(  # type: ignore[call-arg]
-    DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
-):
+@dataclass
+class Gathered:
+    """What a pass of the fit gathers.
+
+    Attributes
+    ----------
+    axes : StreamedAxes
+        Of the first-order region vectors for the local axes, or of the region vectors for the whitening.
+    local : bool
+        Which of them.
+    masks : dict of int to ndarray
+        Cells of the regions of each image, by its place, as packed bits: they are found in the first pass.
+    kept : list of (indices, counts, rows)
+        All region vectors, while they are few.
+    """
+
+    axes: StreamedAxes
+    local: bool
+    masks: dict[int, np.ndarray] = field(default_factory=dict)
+    kept: list[tuple[np.ndarray, np.ndarray, torch.Tensor]] = field(default_factory=list)
+
+
+def regions_are_boxes(pooler: Any) -> bool:
+    """Tell whether the shape of a map tells its regions, or raise an AttributeError that says what to use."""
+    if pooler.regions != "whole":
+        raise AttributeError(
+            f"regions={pooler.regions!r}: the regions depend on the map; regions_of(X) finds them and their boxes."
+        )
+    return True
+
+
+class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     """Several descriptors per image: second-order pooling over candidate regions (S004).
 
     Salient points are clustered, and the convex hulls of all unions of clusters, with the whole image as the last,
@@ -147,7 +169,10 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
     """
 
     _learns = True
-    _follows_from_parameters = True
+    _gives_region_sets = True
+    _several_threads = True
+    _learning_bytes = BATCH_BYTES  # detections run in threads over the photographs of a batch
+    _describing_bytes = BATCH_BYTES
     _parameter_constraints: dict = {
         "n_clusters": [Interval(Integral, 1, 8, closed="both")],
         "n_local": [Interval(Integral, 1, None, closed="left"), None],
@@ -201,80 +226,30 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
         self.rectify = rectify
         self.n_jobs = n_jobs
 
-    # ------------------------------------------------------------------ public
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Learn the reduction of the local descriptors and the whitening of the region vectors.
+    # ------------------------------------------------------------------ regions
+    def _region_boxes(self, height: int, width: int) -> np.ndarray:
+        return np.array([[0, 0, height, width]])
+
+    @available_if(regions_are_boxes)
+    def boxes(self, shape, image_size):
+        """Tell where the only region lies, with ``regions="whole"``.
+
+        Candidate regions depend on the map, and no shape tells them: without ``regions="whole"`` there is no such
+        method, and :meth:`regions_of` finds the hulls of each image and their boxes.
 
         Parameters
         ----------
-        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
-            Feature maps.
-        y : ignored
-            For the scikit-learn interface.
+        shape : tuple of int
+            Height and width of a feature map in cells.
+        image_size : tuple of float
+            Width and height of its photograph in pixels.
 
         Returns
         -------
-        self : object
-            The fitted pooler.
-
-        Raises
-        ------
-        ValueError
-            Empty input, wrong rank, differing channel counts, NaN or infinity (the entry is named); maps in which
-            all regions are alike; maps in memory with ``points="hessian"``.
-        ImportError
-            If ``points="hessian"`` and scikit-image is not installed.
+        boxes : ndarray of shape (1, 4)
+            Left, top, right and bottom of the photograph.
         """
-        self._learn(X, {})
-        return self
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X, y=None, **params):
-        """Fit and describe, with one pass over the maps less than ``fit(X).transform(X)`` where that is possible.
-
-        Parameters
-        ----------
-        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
-            Feature maps.
-        y, **params : ignored
-            For the scikit-learn interface.
-
-        Returns
-        -------
-        region_sets : list of n ndarrays of shape (M_i, D)
-            As `transform` returns them.
-        """
-        known: dict[int, np.ndarray] = {}
-        kept = self._learn(X, known)
-        if kept is None:
-            return self._describe_all(X, known)
-        return in_order(
-            n_entries(X), ((indices, counts, self._whitened(rows)) for indices, counts, rows in kept)
-        )
-
-    def transform(self, X):
-        """Describe the regions of each image.
-
-        Parameters
-        ----------
-        X : FeatureMaps, array of shape (n, C, H, W), or sequence of (C, H_i, W_i) arrays or tensors
-            Feature maps with the number of channels seen in fit.
-
-        Returns
-        -------
-        region_sets : list of n ndarrays of shape (M_i, D)
-            Descriptors of unit length, of the whole image in the last row; float32, or float64 for float64 maps. A
-            zero map has one row of zeros. The rows are those of :meth:`regions_of`.
-
-        Raises
-        ------
-        ValueError
-            Empty input, wrong rank, another channel count than in fit, NaN or infinity: the entry is named.
-        """
-        check_is_fitted(self)
-        self._validate_params()
-        return self._describe_all(X, None)
+        return super().boxes(shape, image_size)
 
     def regions_of(self, X) -> list[ImageRegions]:
         """Find the candidate regions of each image, to be drawn: region r belongs to row r of the descriptors.
@@ -291,7 +266,8 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
         -------
         regions : list of n ImageRegions
             Each with ``polygons``, a list of M_i arrays (V, 2) of corners (x, y) as fractions of the width and
-            height of the image, and ``masks``, a boolean array (M_i, H_i, W_i) of the cells.
+            height of the image, ``masks``, a boolean array (M_i, H_i, W_i) of the cells, and ``points``, the salient
+            points (n, 2) as such fractions, or None with ``regions="whole"``.
 
         Examples
         --------
@@ -307,81 +283,79 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
                [1., 1.],
                [0., 1.]])
         """
-        self._validate_params()
-        self._check_points(X)
+        self._check_input(X)
+        settings = RegionSettings.of(self)
         found: list[Any] = [None] * n_entries(X)
-        for batch in self._batches(X):
-            own = find_regions(X, batch, response_of(batch).cpu().numpy(), RegionSettings.of(self))
-            for index, regions in zip(batch.indices, own, strict=True):
-                found[index] = regions
+        with torch.inference_mode():
+            for (batch,) in iter_batches(X, self.__dict__.get("_channels")):
+                own = find_regions(batch, response_of(batch).cpu().numpy(), settings)
+                for index, regions in zip(batch.indices, own, strict=True):
+                    found[index] = regions
         return found
 
-    def set_output(self, *, transform=None):
-        """Do nothing: region sets are no table. Present so that ``Pipeline.set_output`` reaches other steps.
-
-        Parameters
-        ----------
-        transform : ignored
-            For the scikit-learn interface.
-        """
-        return self
-
-    # ------------------------------------------------------------------ learning
-    def _learn(self, X: Any, known: dict[int, np.ndarray]) -> list | None:
-        """Fit; return the (indices, counts, rows) of all region vectors if they are still there."""
-        self._check_points(X)
-        n_images = n_entries(X)
-        for name in ("n_features_in_", "local_axes_", "n_local_"):
-            self.__dict__.pop(name, None)
-        if self.order == 2:
-            first = StreamedAxes(self.center_local)
-            for piece in self._pieces(X, known):
-                first.update(self._first_order(piece).cpu().numpy())
-            axes = first.finish(self.n_local)
-            check_rank(axes, "n_local", self.n_local, n_images, self.n_features_in_)
-            self.local_axes_ = axes.components
-            self.n_local_ = len(axes.components)
-        streamed = StreamedAxes()
-        kept: list[tuple] = []
-        for piece in self._pieces(X, known):
-            rows = self._region_vectors(piece)
-            streamed.update(rows.cpu().numpy())
-            if streamed.kept is None:
-                kept.clear()
-            else:  # on a CPU torch shares the memory with the rows that are kept for the axes
-                kept.append((piece.indices, piece.counts, rows))
-        found = streamed.finish(self.n_components)
-        check_rank(found, "n_components", self.n_components, n_images, self.n_features_in_)
-        self.region_whitening_ = RegionAxes(
-            found.mean, found.components / np.sqrt(found.eigenvalues)[:, None], found.eigenvalues
-        )
-        self.n_components_ = self._n_features_out = len(found.components)
-        return kept or None
-
-    def _check_points(self, X: Any) -> None:
+    def _check_input(self, X: Any) -> None:
+        self._validate_params()  # `regions` may have been changed since fit
         if self.points == "hessian" and self.regions != "whole":
             photographs_of(X)
             import_detector()
 
+    # ------------------------------------------------------------------ learning
+    def _begin(self, X: Any) -> Gathered:
+        for name in ("local_axes_", "n_local_"):
+            self.__dict__.pop(name, None)
+        if self.order == 2:
+            return Gathered(StreamedAxes(self.center_local), local=True)
+        return Gathered(StreamedAxes(), local=False)
+
+    def _update(self, state: Gathered, batches: tuple[Batch, ...]) -> None:
+        for piece in self._pieces(batches[0], state.masks):
+            if state.local:
+                state.axes.update(self._first_order(piece).cpu().numpy())
+                continue
+            rows = self._region_vectors(piece)
+            state.axes.update(rows.cpu().numpy())
+            if state.axes.kept is None:
+                state.kept.clear()
+            else:  # on a CPU torch shares the memory with the rows that are kept for the axes
+                state.kept.append((piece.indices, piece.counts, rows))
+
+    def _finish(self, state: Gathered, X: Any) -> Gathered | None:
+        name = "n_local" if state.local else "n_components"
+        wanted = getattr(self, name)
+        found = state.axes.finish(wanted)
+        check_rank(found, name, wanted, n_entries(X), self.n_features_in_)
+        if state.local:
+            self.local_axes_ = found.components
+            self.n_local_ = len(found.components)
+            return Gathered(StreamedAxes(), local=False, masks=state.masks)
+        self.region_whitening_ = RegionAxes(
+            found.mean, found.components / np.sqrt(found.eigenvalues)[:, None], found.eigenvalues
+        )
+        self.n_components_ = self._n_features_out = len(found.components)
+        return None
+
     # ------------------------------------------------------------------ describing
-    def _describe_all(self, X: Any, known: dict[int, np.ndarray] | None) -> list[np.ndarray]:
-        self._check_points(X)
-
-        def parts(maps):
-            for piece in self._pieces(maps, known):
-                yield piece.indices, piece.counts, self._whitened(self._region_vectors(piece))
-
+    def _describe_learned(self, X: Any, state: Gathered) -> list[np.ndarray]:
+        """Save a pass over the maps where all region vectors are still there."""
+        if not state.kept:
+            return self._describe_all(X, partial(self._describe, masks=state.masks))
         sets = RegionSets(n_entries(X))
-        collect(self, X, parts, sets, [self.n_features_in_])
+        for indices, counts, rows in state.kept:
+            sets.add(indices, counts, self._whitened(rows).cpu().numpy())
         return sets.finish()
 
-    @torch.inference_mode()
+    def _describe(self, batches: tuple[Batch, ...], masks: dict[int, np.ndarray] | None = None) -> RegionRows:
+        rows, counts = [], []
+        for piece in self._pieces(batches[0], masks):
+            rows.append(self._whitened(self._region_vectors(piece)))
+            counts.append(piece.counts)
+        return RegionRows(torch.cat(rows), np.concatenate(counts))
+
     def _first_order(self, piece: Piece) -> torch.Tensor:
         """Weighted sums (regions, K): eq 3 as the way to the local axes, eq 9 as the descriptor of order 1."""
         masks = piece.masks if self.order == 2 else piece.masks * piece.spatial[:, None]
         return piece.valid(region_sums(piece.maps, piece.channel, masks))
 
-    @torch.inference_mode()
     def _region_vectors(self, piece: Piece) -> torch.Tensor:
         """Vectors before whitening, (regions, d), in the precision of the maps."""
         if self.order == 1:
@@ -393,34 +367,21 @@ class RegionalSecondOrderPooler(  # type: ignore[call-arg]
         )
         return piece.valid(vectors).to(piece.maps.dtype)
 
-    @torch.inference_mode()
-    def _whitened(self, rows: torch.Tensor) -> np.ndarray:
+    def _whitened(self, rows: torch.Tensor) -> torch.Tensor:
         """Whiten and l2-normalise; a zero row stays zero."""
         # torch does not wrap read-only memory, in which joblib hands large models to workers
         whitening = RegionAxes(*(np.require(part, requirements="W") for part in self.region_whitening_))
-        return whitening.apply(rows.double()).to(rows.dtype).cpu().numpy()
+        return whitening.apply(rows.double()).to(rows.dtype)
 
-    # ------------------------------------------------------------------ maps and regions
-    def _batches(self, X: Any) -> Iterator[Batch]:
-        """Batches cut to what the working memory allows."""
-        channels = [self.n_features_in_] if hasattr(self, "n_features_in_") else None
-        n_regions = RegionSettings.of(self).most
-        for (batch,) in iter_batches(X, channels):
-            n_channels, height, width = batch.maps.shape[1:]
-            size = min(self.n_local or n_channels, n_channels)
-            # a region's moment, eigenvectors, logarithm and triangle; its local descriptors
-            each = size * (4 * size + 2 * height * width) if self.order == 2 else 2 * n_channels
-            yield from cut(batch, n_regions * each)
+    def _pieces(self, batch: Batch, masks: dict[int, np.ndarray] | None) -> Iterator[Piece]:
+        """Yield images with weights and regions, as many together as the working memory allows.
 
-    def _pieces(self, X: Any, known: dict[int, np.ndarray] | None) -> Iterator[Piece]:
-        """Yield the images with weights and regions; `known` remembers the regions for a next pass over `X`."""
-        for batch in self._batches(X):
-            self.n_features_in_ = batch.maps.shape[1]
-            yield from pieces(X, batch, RegionSettings.of(self), self.rectify, known)
-
-    # ------------------------------------------------------------------ scikit-learn
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        `masks` remembers the regions for a next pass over the maps.
+        """
+        settings = RegionSettings.of(self)
+        n_channels, height, width = batch.maps.shape[1:]
+        size = min(self.n_local or n_channels, n_channels)
+        # a region's moment, eigenvectors, logarithm and triangle; its local descriptors
+        each = size * (4 * size + 2 * height * width) if self.order == 2 else 2 * n_channels
+        for part in cut(batch, settings.most * each):
+            yield piece_of(part, settings, self.rectify, masks)

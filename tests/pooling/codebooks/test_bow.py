@@ -86,7 +86,8 @@ def test_sparse_batches_of_many_words(monkeypatch):
     maps = make_ragged(4, [(4, 5), (3, 3)] * 6, seed=7)
     pooler = BoWPooler(40, random_state=0).fit(maps)
     expected = pooler.transform(maps).toarray()
-    monkeypatch.setattr("skretrieval.pooling._codebooks._local_descriptors.BLOCK_NUMBERS", 500)
+    monkeypatch.setattr("skretrieval.pooling._codebooks._base.BLOCK_NUMBERS", 500)
+    monkeypatch.setattr("skretrieval.pooling._codebooks._centers.BLOCK_NUMBERS", 500)
     assert_allclose(pooler.transform(maps).toarray(), expected)
     reference = [ref.bow(m, pooler.cluster_centers_, axes=pooler.local_axes_[:2], upsample=2) for m in maps]
     assert_allclose(expected, reference, rtol=1e-10, atol=1e-14)

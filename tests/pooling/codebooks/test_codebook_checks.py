@@ -35,7 +35,7 @@ VARIANTS = [
     FisherVectorPooler(2, n_local=None, rectify=False),
     TEmbeddingPooler(2, n_local=None, n_drop=0, aggregation="sum"),
     NetVLADPooler(3, n_local="all", rectify=False, points="grid", n_points=1),
-    PartWeightedPooler(1, alpha=1.0),
+    PartWeightedPooler(1, norm_order=1.0),
     EntropyPooler(rectify=False, n_bins=3),
 ]
 

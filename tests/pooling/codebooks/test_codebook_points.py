@@ -95,7 +95,7 @@ def test_batches_do_not_matter(case, monkeypatch):
     alone = np.concatenate([pooler.transform(maps[index : index + 1]) for index in range(7)])
     assert_allclose(together, alone, rtol=1e-10, atol=1e-13)
     assert not together[3].any()
-    monkeypatch.setattr("skretrieval.pooling._codebooks._local_descriptors.BLOCK_NUMBERS", 1000)
+    monkeypatch.setattr("skretrieval.pooling._codebooks._base.BLOCK_NUMBERS", 1000)
     assert_allclose(pooler.transform(maps), together, rtol=1e-10, atol=1e-13)
 
 

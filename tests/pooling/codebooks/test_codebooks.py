@@ -19,7 +19,7 @@ from skretrieval.pooling import (
     TEmbeddingPooler,
     VLADPooler,
 )
-from skretrieval.pooling._codebooks._local_descriptors import rounding
+from skretrieval.pooling._codebooks._centers import rounding
 
 N_CHANNELS = 5
 
@@ -228,7 +228,7 @@ def test_blocks_of_images(case, double, ragged, monkeypatch):
     """A batch is worked through in pieces when its intermediate results are large."""
     maps = np.stack([make_map(N_CHANNELS, 4, 5, seed=seed) for seed in range(7)])
     expected = double.transform(maps)
-    monkeypatch.setattr("skretrieval.pooling._codebooks._local_descriptors.BLOCK_NUMBERS", 1000)
+    monkeypatch.setattr("skretrieval.pooling._codebooks._base.BLOCK_NUMBERS", 1000)
     assert_allclose(double.transform(maps), expected, rtol=1e-10, atol=1e-13)
     refitted = clone(case.pooler).fit(training_maps())
     assert_allclose(refitted.transform(maps), expected, rtol=1e-7, atol=1e-10)

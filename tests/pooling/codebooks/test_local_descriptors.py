@@ -7,14 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from references import codebooks as ref
 from references.maps import make_map, make_ragged, make_signed_map
 
-from skretrieval.pooling._codebooks._local_descriptors import (
-    LocalSample,
-    aggregate_residuals,
-    local_axes,
-    local_descriptors,
-    nearest,
-    signed_power,
-)
+from skretrieval.pooling._codebooks._centers import aggregate_residuals, nearest
+from skretrieval.pooling._codebooks._local_descriptors import local_axes, local_descriptors, signed_power
+from skretrieval.pooling._codebooks._sample import LocalSample
 
 
 def columns(feature_map, **kwargs):
@@ -184,7 +179,7 @@ def test_nearest_in_blocks(monkeypatch):
     rng = np.random.default_rng(1)
     cells, centers = torch.from_numpy(rng.random((50, 4))), torch.from_numpy(rng.random((7, 4)))
     expected = nearest(cells, centers)
-    monkeypatch.setattr("skretrieval.pooling._codebooks._local_descriptors.BLOCK_NUMBERS", 20)
+    monkeypatch.setattr("skretrieval.pooling._codebooks._centers.BLOCK_NUMBERS", 20)
     assert_array_equal(nearest(cells, centers), expected)
 
 

@@ -15,6 +15,7 @@ from references.maps import SHAPES, make_map, make_ragged, make_signed_map, spec
 from references.networks import counting_network
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -101,6 +102,21 @@ def test_the_class_is_the_networks_own():
     for feature_map, expected in zip(maps, logits, strict=True):
         scores = masks.class_weights_ @ feature_map.mean(axis=(1, 2)) + masks.class_bias_
         np.testing.assert_allclose(scores, expected, atol=1e-3)
+
+
+def test_cell_weights_are_the_mask():
+    maps = make_ragged(5, SHAPES[:5], seed=3)
+    masked = ClassActivationMask(SumPooler(), backbone=linear_classifier())
+    with pytest.raises(NotFittedError):
+        masked.cell_weights(maps)
+    weights = masked.fit(maps).cell_weights(maps)
+    for own, entry in zip(weights, maps, strict=True):
+        assert own.shape == entry.shape[1:]
+        assert own.dtype == entry.dtype
+        assert set(np.unique(own)) <= {0.0, 1.0}
+    expected = [np.maximum(entry * own, 0).sum(axis=(1, 2)) for own, entry in zip(weights, maps, strict=True)]
+    assert_allclose(masked.transform(maps), expected)
+    assert any(0 < own.mean() < 1 for own in weights)
 
 
 def test_heat_at_the_threshold_is_kept():

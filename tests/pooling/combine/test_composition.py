@@ -19,6 +19,7 @@ from skretrieval.pooling import (
     MACPooler,
     PartWeightedPooler,
     PoolerFusion,
+    RegionalSecondOrderPooler,
     RMACPooler,
     SquareSumRMACPooler,
     VLADPooler,
@@ -170,6 +171,25 @@ def test_all_parts_of_a_fusion_learn_from_one_pass():
     alone = [clone(pooler).fit_transform(maps) for _, pooler in LEARNING]
     assert fusion._n_features_out == sum(rows.shape[1] for rows in alone)
     assert_allclose(fusion.transform(maps), np.hstack(alone), rtol=1e-9, atol=1e-9)
+
+
+def test_parts_share_as_many_passes_as_one_needs():
+    """Two for the part with local axes and whitening; the others learn in the first and sit out the second."""
+    maps = [make_map(4, 5 + i % 3, 6, seed=i) for i in range(24)]
+    hulls = RegionalSecondOrderPooler(n_local=3, n_components=3, n_min=10)
+    parts = [
+        ("hulls", hulls),
+        ("first", clone(hulls).set_params(order=1)),
+        *LEARNING[:1],
+        ("plain", MACPooler()),
+    ]
+    counted = PassesCounted(maps)
+    fusion = PoolerFusion(parts, combine="concat", norm=None).fit(counted)
+    assert counted.n_passes == 2
+    for name, pooler in fusion.poolers_[:3]:
+        alone = clone(pooler).fit(maps)
+        assert_allclose(alone.region_whitening_.mean, pooler.region_whitening_.mean, err_msg=name)
+    assert fusion._n_features_out == 3 + 3 + 3 + 4
 
 
 @pytest.mark.parametrize("nested", [False, True])

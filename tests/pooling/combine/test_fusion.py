@@ -1,6 +1,8 @@
 """PoolerFusion: several poolers over the same maps, one pass, one descriptor or one region set per image."""
 
 import pickle
+import sys
+from inspect import CO_GENERATOR
 
 import joblib
 import numpy as np
@@ -25,6 +27,7 @@ from skretrieval.pooling import (
     MACPooler,
     PartWeightedPooler,
     PoolerFusion,
+    RegionalSecondOrderPooler,
     RMACPooler,
     SJWPooler,
     SumPooler,
@@ -277,11 +280,115 @@ def test_pickles_and_processes(tmp_path):
     ],
     ids=["fusion", "layerwise"],
 )
-def test_region_sets_are_no_part(outer):
-    maps = [(golden_map(), golden_map())]
+def test_region_sets_are_parts(outer):
+    """Combined row by row, which takes equal numbers."""
     pooler = outer(regions())
-    with pytest.raises(ValueError, match=r"region sets.*one descriptor"):
-        pooler.fit(maps if isinstance(pooler, LayerwisePooler) else [golden_map()])
+    if isinstance(pooler, LayerwisePooler):
+        tuples = [(make_map(4, 5, 6, seed=i), make_map(4, 3, 3, seed=9 + i)) for i in range(3)]
+        (first, second) = (regions().fit_transform(list(layer)) for layer in zip(*tuples, strict=True))
+        expected = [
+            np.hstack([[ref.l2(row) for row in own] for own in pair])
+            for pair in zip(first, second, strict=True)
+        ]
+        for own, wanted in zip(pooler.fit_transform(tuples), expected, strict=True):
+            assert_allclose(own, wanted)
+    else:
+        with pytest.raises(ValueError, match=r"Entry 0.*'inner': 2, 'max': 1.*combine='regions'"):
+            pooler.fit([golden_map()]).transform([golden_map()])
+
+
+def second_order(**kwargs):
+    return RegionalSecondOrderPooler(**{"n_local": 3, "n_components": 4, "n_min": 20, **kwargs})
+
+
+@pytest.mark.parametrize("weights", [None, [2.0, 0.5]])
+def test_regions_of_all_parts_become_one_set(weights):
+    maps = make_ragged(4, [(6, 8), (7, 7), (6, 8), (1, 1), (5, 9)], seed=4)
+    parts = [("hulls", second_order()), ("max", MACPooler()), ("inner", regions(norm=None))]
+    weights = None if weights is None else [*weights, 1.0]
+    fusion = PoolerFusion(parts, combine="regions", weights=weights)
+    alone = [clone(pooler).fit(maps).transform(maps) for _, pooler in parts]
+    factors = weights or [1.0] * 3
+    sets = fusion.fit_transform(maps)
+    for index, own in enumerate(sets):
+        expected = [
+            factor * ref.l2(row)
+            for factor, part in zip(factors, alone, strict=True)
+            for row in np.atleast_2d(part[index])
+        ]
+        assert_allclose(own, expected, rtol=1e-9, atol=1e-12)
+    assert len({len(own) for own in sets}) > 1  # hulls differ in number
+    for own, again in zip(sets, clone(fusion).fit(maps).transform(maps), strict=True):
+        assert_array_equal(own, again)
+    for index, own in enumerate(sets):  # neighbours have no part in it
+        (again,) = fusion.transform([maps[index]])
+        assert_allclose(own, again, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("combine", ["sum", "concat"])
+def test_as_many_regions_are_combined_one_by_one(combine):
+    maps = make_ragged(4, [(6, 8), (7, 7), (5, 9)] * 4, seed=4)
+    parts = [("whole", second_order(regions="whole")), ("max", MACPooler())]
+    fusion = PoolerFusion(parts, combine=combine)
+    first = second_order(regions="whole").fit_transform(maps)
+    second = MACPooler().fit_transform(maps)
+    expected = [COMBINE[combine]([own[0], ref.l2(row)]) for own, row in zip(first, second, strict=True)]
+    sets = fusion.fit_transform(maps)
+    assert isinstance(sets, list)
+    assert_allclose(np.stack(sets)[:, 0], expected, rtol=1e-8)
+    unlike = fusion.set_params(whole__regions="all")
+    with pytest.raises(ValueError, match=rf"Entry \d: .*{combine}.*'max': 1.*combine='regions'"):
+        unlike.fit(maps).transform(maps)
+
+
+def test_unlike_lengths_of_regions_are_named():
+    maps = make_ragged(4, SHAPES[:5], seed=4)
+    fusion = PoolerFusion([("hulls", second_order(n_components=3)), ("max", MACPooler())], combine="regions")
+    with pytest.raises(ValueError, match=r"equal length.*'hulls': 3, 'max': 4"):
+        fusion.fit(maps)
+
+
+def test_a_chain_with_regions_of_all_parts(tmp_path):
+    maps = np.stack([make_map(4, 6, 8, seed=seed) for seed in range(9)])
+    fusion = PoolerFusion([("hulls", second_order()), ("max", MACPooler())], combine="regions")
+    model = make_pipeline(fusion, NearestNeighborsRetriever(3)).set_output(transform="pandas").fit(maps)
+    assert_array_equal(model.predict(maps)[:, 0], np.arange(9))
+    joblib.dump(model, tmp_path / "model.joblib")
+    assert_array_equal(joblib.load(tmp_path / "model.joblib").predict(maps), model.predict(maps))
+    assert len(model[0].get_feature_names_out()) == 4
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How deep the first formula lies
+
+
+def calls_above(name, work):
+    """Names of the functions of the package on the stack when `name` starts, itself included; no generators."""
+    found = []
+
+    def look(frame, event, _):
+        if event == "call" and frame.f_code.co_name == name and not found:
+            while frame is not None:
+                code = frame.f_code
+                if "skretrieval" in frame.f_globals.get("__name__", "") and not code.co_flags & CO_GENERATOR:
+                    found.append(code.co_qualname)
+                frame = frame.f_back
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+@pytest.mark.parametrize("combine", ["sum", "regions"])
+def test_the_first_formula_lies_at_most_six_calls_deep(combine):
+    fusion = gsw(combine=combine).fit([golden_map()])
+    calls = calls_above("power_mean_cells", lambda: fusion.transform([golden_map()]))
+    assert calls[0] == "power_mean_cells"
+    assert 3 <= len(calls) <= 6, calls
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Descriptors kept on disk: what is known is not extracted again, and nothing stale is found."""
 
 import os
+import sys
 from functools import partial
 
 import joblib
@@ -164,6 +165,23 @@ def test_maps_once_whichever_pooler_and_descriptors_once_for_each(tmp_path, monk
         pooler.fit_transform(maps_of(photographs(), tmp_path / "m", memory_keeps="both"))
     assert log.read_text().count("image") == 9
     assert len(list(tmp_path.rglob("*.npz"))) == 2
+
+
+def test_no_function_of_the_cache_runs_without_memory():
+    model = PoolerFusion([("gem", GeMPooler()), ("rmac", RMACPooler(whiten=True))], combine="concat")
+    maps, ran = maps_of(photographs(3)), set()
+
+    def look(frame, event, _):
+        if event == "call":
+            ran.add(frame.f_globals.get("__name__", ""))
+
+    sys.setprofile(look)
+    try:
+        model.fit(maps).transform(maps)
+    finally:
+        sys.setprofile(None)
+    assert "skretrieval.pooling._engine._base" in ran
+    assert not {name for name in ran if "skretrieval" in name and "_cache" in name}
 
 
 def test_nothing_is_done_without_memory(monkeypatch):

@@ -7,9 +7,8 @@ import pytest
 import torch
 from references.maps import make_map
 
-from skretrieval.pooling import SJWPooler, SquareSumRMACPooler, WeightedPooler
-from skretrieval.pooling._engine._batches import iter_batches
-from skretrieval.pooling._engine._threads import _openmp, one_thread
+from skretrieval.pooling import PoolerFusion, SJWPooler, SquareSumRMACPooler, VLADPooler, WeightedPooler
+from skretrieval.pooling._engine._batches import _openmp, iter_batches, one_thread
 
 
 @pytest.fixture
@@ -64,16 +63,46 @@ def test_other_threads_keep_theirs(three_threads):
 def test_poolers_compute_on_one(pooler, three_threads):
     seen = []
 
-    def word(maps, boxes, spatial):
+    def term(maps, boxes, spatial):
         seen.append(torch.get_num_threads())
         return maps.sum(dim=(2, 3))[:, None]
 
     maps = [make_map(4, 6, 8, seed=seed) for seed in range(3)]
     if isinstance(pooler, WeightedPooler):
-        pooler = WeightedPooler(reduce=word)
+        pooler = WeightedPooler(reduce=term)
     assert pooler.fit_transform(maps).shape == (3, 4)
     assert set(seen) <= {1}
     assert bool(seen) == isinstance(pooler, WeightedPooler)
+    assert torch.get_num_threads() == 3
+
+
+def test_each_part_of_a_fusion_has_its_number_of_threads(three_threads, monkeypatch):
+    """Codebooks multiply large matrices: they keep the threads that the others give up."""
+    seen = {"word": set(), "codebook": set()}
+
+    def word(maps, boxes, spatial):
+        seen["word"].add(torch.get_num_threads())
+        return maps.sum(dim=(2, 3))[:, None]
+
+    aggregate, update = VLADPooler._aggregate, VLADPooler._update
+    monkeypatch.setattr(
+        VLADPooler,
+        "_aggregate",
+        lambda self, *args: seen["codebook"].add(torch.get_num_threads()) or aggregate(self, *args),
+    )
+    monkeypatch.setattr(
+        VLADPooler,
+        "_update",
+        lambda self, *args: seen["codebook"].add(torch.get_num_threads()) or update(self, *args),
+    )
+    parts = [
+        ("word", WeightedPooler(reduce=word)),
+        ("white", WeightedPooler(reduce=word, whiten=True)),
+        ("vlad", VLADPooler(2, random_state=0)),
+    ]
+    maps = [make_map(4, 6, 8, seed=seed) for seed in range(6)]
+    PoolerFusion([("inner", PoolerFusion(parts, combine="concat"))]).fit(maps).transform(maps)
+    assert seen == {"word": {1}, "codebook": {3}}
     assert torch.get_num_threads() == 3
 
 

@@ -1,10 +1,10 @@
-"""Words of the grammar beyond the papers' poolers: what the comparison with the references does not show."""
+"""Terms of the grammar beyond the papers' poolers: what the comparison with the references does not show."""
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from references import words
+from references import terms
 from references.maps import make_map, make_signed_map
 from torch.nn import functional
 
@@ -48,7 +48,7 @@ def test_scda_of_many_maps_is_that_of_each():
     together = scda(maps)
     for one, mask in zip(maps, together, strict=True):
         assert_array_equal(scda(one[None])[0], mask)
-        assert_array_equal(mask, words.scda_mask(one.numpy()))
+        assert_array_equal(mask, terms.scda_mask(one.numpy()))
     assert not torch.equal(together, (maps[:, 0] > maps[:, 0].mean(dim=(1, 2), keepdim=True)).double())
 
 
@@ -60,13 +60,13 @@ def test_scda_keeps_a_constant_map(value, shape):
 
 def test_scda_of_signed_maps_follows_the_sums():
     signed = torch.from_numpy(make_signed_map(5, 6, 8, seed=3))[None] - 2
-    assert_array_equal(scda(signed)[0], words.scda_mask(signed[0].numpy()))
+    assert_array_equal(scda(signed)[0], terms.scda_mask(signed[0].numpy()))
 
 
 @pytest.mark.parametrize("scale", [1e-36, 1e-20, 1e-14, 1e-10, 1.0, 1e10, 1e14, 1e20, 1e36])
 def test_activation_norm_of_any_scale(scale):
     maps = torch.from_numpy(make_signed_map(4, 3, 5)).float() * scale
-    expected = words.activation_norm_weights(maps.double().numpy())
+    expected = terms.activation_norm_weights(maps.double().numpy())
     if not 1e-11 < scale < 1e11:  # weights times activations would leave float32: relative to the largest
         expected = expected / expected.max()
     # beside others in a batch

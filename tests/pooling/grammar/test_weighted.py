@@ -1,4 +1,4 @@
-"""The grammar: every published sentence said with words, and sentences nobody has published."""
+"""The grammar: every published spec made of terms, and specs nobody has published."""
 
 from itertools import product
 
@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 from references import pooling as ref
 from references.maps import golden_map, make_map, make_ragged, make_signed_map
-from references.words import activation_norm_weights, scda_mask
+from references.terms import activation_norm_weights, scda_mask
 from sklearn.base import clone
 
 from skretrieval.pooling import (
@@ -25,7 +25,7 @@ from skretrieval.pooling import (
 
 SHAPES = [(1, 1), (2, 5), (3, 14), (5, 15), (7, 7)]
 
-#: the reference of every word
+#: the reference of every term
 SPATIAL = {
     None: lambda x: np.ones(x.shape[1:]),
     "center_prior": lambda x: ref.spoc(np.eye(x[0].size).reshape(-1, *x.shape[1:])).reshape(x.shape[1:]),
@@ -44,7 +44,7 @@ REGIONS = {"whole": lambda x: [x], "rmac": lambda x: ref.regions_of(x, 3)}
 REDUCE = {"sum": np.sum, "mean": np.mean, "max": np.max, "power_mean": lambda cells: ref.power_mean(cells, 3)}
 
 
-def sentence(feature_map, spatial, channel, regions, reduce, region_norm):
+def spec_by_hand(feature_map, spatial, channel, regions, reduce, region_norm):
     """channel_k * SUM over regions of normalise(REDUCE over cells of spatial * x), the norm outside the weight."""
     feature_map = ref.as_map(feature_map)
     weights = CHANNEL[channel](feature_map)
@@ -59,8 +59,8 @@ def sentence(feature_map, spatial, channel, regions, reduce, region_norm):
     ("spatial", "channel", "regions", "reduce", "region_norm"),
     list(product(SPATIAL, CHANNEL, REGIONS, REDUCE, [None, "l2"])),
 )
-def test_every_sentence(spatial, channel, regions, reduce, region_norm):
-    words = {
+def test_every_spec(spatial, channel, regions, reduce, region_norm):
+    terms = {
         "spatial": spatial,
         "channel": channel,
         "regions": regions,
@@ -68,8 +68,8 @@ def test_every_sentence(spatial, channel, regions, reduce, region_norm):
         "region_norm": region_norm,
     }
     maps = make_ragged(4, SHAPES, seed=40)
-    pooler = WeightedPooler(**words).fit(maps)
-    expected = np.stack([sentence(feature_map, **words) for feature_map in maps])
+    pooler = WeightedPooler(**terms).fit(maps)
+    expected = np.stack([spec_by_hand(feature_map, **terms) for feature_map in maps])
     assert_allclose(pooler.transform(maps), expected, rtol=1e-8, atol=1e-12)
     single = pooler.transform([feature_map.astype(np.float32) for feature_map in maps])
     assert single.dtype == np.float32
@@ -79,7 +79,7 @@ def test_every_sentence(spatial, channel, regions, reduce, region_norm):
 
 
 @pytest.mark.parametrize(
-    ("words", "preset"),
+    ("terms", "preset"),
     [
         ({}, SumPooler()),
         ({"spatial": "center_prior"}, SPoCPooler()),
@@ -110,13 +110,13 @@ def test_every_sentence(spatial, channel, regions, reduce, region_norm):
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else type(value).__name__,
 )
-def test_presets_are_sentences(words, preset):
+def test_presets_are_specs(terms, preset):
     maps = make_ragged(5, SHAPES, seed=60)
     expected = clone(preset).fit_transform(maps)
-    assert_allclose(WeightedPooler(**words).fit_transform(maps), expected, rtol=1e-12, atol=1e-13)
+    assert_allclose(WeightedPooler(**terms).fit_transform(maps), expected, rtol=1e-12, atol=1e-13)
 
 
-def test_sentence_of_region_integration():
+def test_spec_of_region_integration():
     """S001 without whitening, but for its channel weight, said with functions of a user."""
 
     def count_sparsity(maps, spatial):
@@ -169,7 +169,7 @@ def test_functions_that_return_the_wrong_shape(kind, answer):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "terms",
     [
         {"spatial": "crow"},
         {"spatial": "saliency"},
@@ -180,11 +180,11 @@ def test_functions_that_return_the_wrong_shape(kind, answer):
     ],
     ids=str,
 )
-def test_words_that_refuse_signed_maps(words):
+def test_words_that_refuse_signed_maps(terms):
     signed = make_signed_map(3, 4, 5, seed=1)
     with pytest.raises(ValueError, match=r"(?i)\b1\b.*negative|negative.*\b1\b"):
-        WeightedPooler(rectify=False, **words).fit_transform([np.abs(signed), signed])
-    WeightedPooler(rectify=False, **words).fit_transform([np.abs(signed)])
+        WeightedPooler(rectify=False, **terms).fit_transform([np.abs(signed), signed])
+    WeightedPooler(rectify=False, **terms).fit_transform([np.abs(signed)])
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max", "power_mean"])

@@ -1,4 +1,4 @@
-"""S001, S002 and S003 beyond the common tests: golden values, region whitening, the words they share."""
+"""S001, S002 and S003 beyond the common tests: golden values, region whitening, the terms they share."""
 
 import joblib
 import numpy as np
@@ -108,7 +108,7 @@ def test_zero_maps_stay_zero_after_whitening():
     assert not pooler.transform(np.zeros((1, 4, 5, 6))).any()
 
 
-def test_the_same_sentences_in_the_general_pooler():
+def test_the_same_specs_in_the_general_pooler():
     maps = np.random.default_rng(0).random((3, 6, 7, 9)) - 0.4
     integration = WeightedPooler(
         "crow",

@@ -6,15 +6,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from references import parts as ref
 from references.maps import SHAPES, make_map, make_ragged, special_maps
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from skretrieval.pooling import PartWeightedPooler
 from skretrieval.pooling._presets._part_weighted import StreamedVariance
 
-PARAMETERS = [{}, {"alpha": 1.0, "beta": 1.0}, {"alpha": 3.5, "beta": 0.7}]
+PARAMETERS = [{}, {"norm_order": 1.0, "root": 1.0}, {"norm_order": 3.5, "root": 0.7}]
 
 
 def expected_of(pooler, maps):
-    return np.stack([ref.part_weighted(m, pooler.parts_, pooler.alpha, pooler.beta) for m in maps])
+    return np.stack([ref.part_weighted(m, pooler.parts_, pooler.norm_order, pooler.root) for m in maps])
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
@@ -127,3 +128,41 @@ def test_scale(scale):
     expected = PartWeightedPooler(n_parts=2).fit_transform(maps) * np.float64(scale)
     actual = PartWeightedPooler(n_parts=2).fit_transform([m * np.float32(scale) for m in maps])
     assert_allclose(actual, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("old", "new", "value"), [("alpha", "norm_order", 3.5), ("beta", "root", 0.7)])
+def test_old_names_still_work_with_a_warning(old, new, value):
+    maps = make_ragged(n_channels=6, seed=20)
+    expected = PartWeightedPooler(n_parts=3, **{new: value}).fit_transform(maps)
+    pooler = PartWeightedPooler(n_parts=3, **{old: value})
+    with pytest.warns(FutureWarning, match=f"{old} is called {new} now") as caught:
+        pooler.fit(maps)
+    assert caught[0].filename == __file__
+    assert_array_equal(pooler.transform(maps), expected)
+    assert clone(pooler).get_params()[old] == value
+
+
+@pytest.mark.parametrize("exponents", [{}, {"norm_order": 1.0, "root": 3.0}])
+def test_weights_of_the_cells_make_the_descriptor(exponents):
+    maps = make_ragged(n_channels=6, seed=20)
+    pooler = PartWeightedPooler(n_parts=3, **exponents).fit(maps)
+    described = pooler.transform(maps).reshape(len(maps), 3, 6)
+    of_all = pooler.cell_weights(maps, part=None)
+    for part in range(3):
+        for index, weights in enumerate(pooler.cell_weights(maps, part=part)):
+            assert weights.shape == maps[index].shape[1:]
+            assert_allclose((weights * maps[index]).sum(axis=(1, 2)), described[index, part], rtol=1e-10)
+            assert_array_equal(of_all[index][part], weights)
+    assert_array_equal(pooler.cell_weights(maps)[1], of_all[1][0])
+
+
+def test_weights_of_cells_that_cannot_be_told():
+    maps = make_ragged(n_channels=6, seed=20)
+    with pytest.raises(NotFittedError):
+        PartWeightedPooler(3).cell_weights(maps)
+    pooler = PartWeightedPooler(3).fit(maps)
+    for part in (3, -1):
+        with pytest.raises(IndexError, match=f"part {part} is out of range for 3 parts"):
+            pooler.cell_weights(maps, part=part)
+    with pytest.raises(ValueError, match="Entry 0: has 2 channels, but 6 were expected"):
+        pooler.cell_weights(np.ones((1, 2, 3, 3)))

@@ -281,6 +281,23 @@ def test_one_dtype_for_all(maps):
     assert {own.dtype.name for own in pooler().fit(maps).transform(mixed)} == {"float64"}
 
 
+def test_boxes_where_the_shape_tells_them(maps):
+    """Hulls depend on the map: their boxes come with them; the whole image is known from its size."""
+    model = pooler(regions="whole")
+    assert_array_equal(model.boxes((3, 4), (640, 480)), [[0, 0, 640, 480]])
+    model.set_params(regions="all")
+    assert not hasattr(model, "boxes")
+    with pytest.raises(AttributeError, match=r"boxes") as caught:
+        model.boxes((3, 4), (640, 480))
+    assert "regions_of(X)" in str(caught.value.__cause__)
+    for own in model.regions_of(maps):
+        boxes = own.boxes((640, 480))
+        assert_array_equal(boxes[-1], [0, 0, 640, 480])
+        for (left, top, right, bottom), polygon in zip(boxes, own.polygons, strict=True):
+            x, y = (polygon * (640, 480)).T
+            assert (left, top, right, bottom) == (x.min(), y.min(), x.max(), y.max())
+
+
 @pytest.mark.parametrize("method", ["fit", "transform", "fit_transform", "regions_of"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_and_inf(maps, method, bad):

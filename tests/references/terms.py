@@ -1,4 +1,4 @@
-"""Brute-force float64 references of words of the pooling grammar that no paper's pooler of its own has.
+"""Brute-force float64 references of terms of the pooling grammar that no paper's pooler of its own has.
 
 As in ``references.pooling``: one map of shape ``(K, H, W)`` at a time, loops, ``math.fsum``, no ``skretrieval``.
 """
