@@ -88,7 +88,7 @@ COLUMNS = {"mAP": 0, "QE": 1, "halves": 2, "whitened": 3}
 SEEDED = {"bow_cnn", "fisher", "mop_cnn", "netvlad", "patch_ckn", "t_embedding", "vlad"}
 
 
-def front(
+def network_of(
     name: str, network: str, weights: str, size: int, **params
 ) -> ConvFeatureExtractor | ConvKernelExtractor:
     """Return the extractor of a recipe, with one of our networks in the place of the paper's."""
@@ -221,7 +221,9 @@ def table(
     ]
     names = sorted([*recipes.__all__, "multi_resolution_pfa+local"])
     for name in options.only or names:
-        extractor = front(name, network, weights, options.size, memory=options.cache, dtype=options.dtype)
+        extractor = network_of(
+            name, network, weights, options.size, memory=options.cache, dtype=options.dtype
+        )
         with warnings.catch_warnings():
             # more components asked for, as published, than 79 photographs have; k-means that stops early
             warnings.simplefilter("ignore", UserWarning)

@@ -214,13 +214,14 @@ def measure_pooling():
 def measure_bookkeeping(n, folder):
     """Of the table of images of an index: bytes an image on disk and as Python objects, and seconds to read it."""
     from skretrieval.index import _image_index as _index
+    from skretrieval.index._writing import write_json
 
     rows = (f"{number // 1000:06d}/{number:09d}.jpg" for number in range(n))
     images = [
         _index.IndexedImage(path, 3000 + i, 1700000000 * 10**9 + i, f"{i:040x}", path[:6])
         for i, path in enumerate(rows)
     ]
-    record = _index.write_json(folder / "images-1.json", {"images": images, "skipped": {}})
+    record = write_json(folder / "images-1.json", {"images": images, "skipped": {}})
     manifest = {"files": {"images": record}, "n_images": n}
     del images
     reading = best(lambda: _index.read_images(folder, manifest), 1)

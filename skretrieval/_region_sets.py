@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import TransformerMixin
 from sklearn.utils import check_array, get_tags
@@ -212,3 +213,19 @@ def split_region_sets(rows: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]
         Views of the rows.
     """
     return np.split(rows, offsets[1:-1])
+
+
+def ragged_arange(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Concatenate ``arange(start, start + count)`` for every pair of ``starts`` and ``counts``.
+
+    Parameters
+    ----------
+    starts, counts : ndarray of shape (n,)
+        First value and length of each run.
+
+    Returns
+    -------
+    ndarray of shape (counts.sum(),)
+    """
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)

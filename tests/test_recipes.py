@@ -70,7 +70,7 @@ def pictures(n=6, seed=0):
     return images
 
 
-def front(**params):
+def network(**params):
     defaults = {"backbone": counting_network, "image_size": 96, "device": "cpu"}
     return ConvFeatureExtractor(**{**defaults, **params})
 
@@ -81,7 +81,7 @@ def test_every_recipe_finds_the_gallery_itself(name, whitening):
     gallery = pictures(8) + pictures(8, seed=1)
     y = np.arange(16) // 4  # 12 same-label directions for 10 channels
     reduced = {} if whitening is None else {"n_components": 5}
-    model = small(name, extractor=front(), whitening=whitening, n_neighbors=3, **reduced)
+    model = small(name, extractor=network(), whitening=whitening, n_neighbors=3, **reduced)
     with warnings.catch_warnings():
         if (name in SMALL or name == "scda") and whitening == "learned":
             warnings.simplefilter("ignore", UserWarning)  # more dimensions than pairs: a ridge is added
@@ -140,30 +140,30 @@ def test_rmac_whitens_regions_as_published():
 
 
 def test_whitening_from_a_sibling_collection_stays_as_fitted():
-    sibling = recipes.gem(extractor=front(), whitening="pca").fit(pictures(12, seed=5))
+    sibling = recipes.gem(extractor=network(), whitening="pca").fit(pictures(12, seed=5))
     fitted = sibling.named_steps["whitening"]
-    model = recipes.gem(extractor=front(), whitening=FrozenEstimator(fitted)).fit(pictures())
+    model = recipes.gem(extractor=network(), whitening=FrozenEstimator(fitted)).fit(pictures())
     assert model.named_steps["whitening"].estimator is not None
     assert np.array_equal(model.named_steps["whitening"].estimator.mean_, fitted.mean_)
 
 
 def test_two_recipes_share_nothing():
-    extractor = front()
+    extractor = network()
     first, second = recipes.mac(extractor=extractor), recipes.mac(extractor=extractor)
     assert first.named_steps["extractor"] is not extractor
     assert first.named_steps["extractor"] is not second.named_steps["extractor"]
 
 
 def test_maps_can_be_given_instead_of_photographs():
-    maps = list(front().fit_transform(pictures()))
+    maps = list(network().fit_transform(pictures()))
     by_maps = recipes.grmac(extractor="passthrough", whitening=None, n_neighbors=3).fit(maps)
-    by_images = recipes.grmac(extractor=front(), whitening=None, n_neighbors=3).fit(pictures())
+    by_images = recipes.grmac(extractor=network(), whitening=None, n_neighbors=3).fit(pictures())
     assert np.array_equal(by_maps.predict(maps), by_images.predict(pictures()))
 
 
 @pytest.mark.parametrize("name", MULTI)
 def test_recipes_of_several_maps(name):
-    maps = list(zip(*[front(image_size=size).fit_transform(pictures(8)) for size in (64, 96)], strict=True))
+    maps = list(zip(*[network(image_size=size).fit_transform(pictures(8)) for size in (64, 96)], strict=True))
     if name == "mop_cnn":
         maps = [(*pair, pair[1]) for pair in maps]
     model = small(name, extractor="passthrough", whitening=None, n_neighbors=3).fit(maps)
@@ -217,7 +217,7 @@ def test_regional_second_order_is_the_papers_system():
 
 def test_regional_second_order_finds_the_gallery_itself():
     gallery = pictures(8)
-    model = recipes.regional_second_order(extractor=front(), n_local=6, n_components=5, n_neighbors=3).fit(
+    model = recipes.regional_second_order(extractor=network(), n_local=6, n_components=5, n_neighbors=3).fit(
         gallery
     )
     assert np.array_equal(model.predict(gallery)[:, 0], np.arange(8))
@@ -228,7 +228,7 @@ def test_regional_second_order_finds_the_gallery_itself():
 
 @pytest.mark.parametrize("local", [False, True])
 def test_multi_resolution_pfa_is_the_papers_system(local):
-    extractor = front(
+    extractor = network(
         backbone="resnet18",
         weights=None,
         layers=["layer4", "layer3"],
@@ -301,7 +301,7 @@ def test_recipes_clone_and_document_themselves(name):
 def test_views_are_found():
     gallery = pictures(10)
     views = make_photo_views(gallery, n_views=2, kinds=("blur", "jpeg", "relight"), random_state=0)
-    model = recipes.gsw(extractor=front(), whitening=None, n_neighbors=1).fit(gallery, np.arange(10))
+    model = recipes.gsw(extractor=network(), whitening=None, n_neighbors=1).fit(gallery, np.arange(10))
     assert model.score(views.images, views.labels) > 0.6  # chance is 0.29
 
 
@@ -310,7 +310,7 @@ def test_grid_search_over_the_whole_pipeline_runs_no_network_twice(tmp_path):
     log = tmp_path / "log"
     gallery = pictures(12)
     y = np.arange(12) % 4
-    extractor = front(backbone=partial(counting_network, str(log)), memory=str(tmp_path / "cache"))
+    extractor = network(backbone=partial(counting_network, str(log)), memory=str(tmp_path / "cache"))
     model = recipes.gsw(extractor=extractor, whitening=None, expand=1, n_neighbors=2)
     grid = [
         {"extractor__image_size": [64, 96], "pooler__grmac__p": [1.0, 3.0], "pooler__sjw__rho": [1.0, 100.0]},
@@ -331,7 +331,7 @@ def test_grid_search_over_the_whole_pipeline_runs_no_network_twice(tmp_path):
 
 def test_a_fitted_pipeline_ranks_alike_in_a_new_process(tmp_path):
     gallery, queries = pictures(8), pictures(3, seed=9)
-    model = recipes.gsw(extractor=front(), whitening="pca", expand=2, n_neighbors=4).fit(gallery)
+    model = recipes.gsw(extractor=network(), whitening="pca", expand=2, n_neighbors=4).fit(gallery)
     distances, indices = retrieve(model, queries)
     joblib.dump((model, queries), tmp_path / "model.joblib")
     code = (

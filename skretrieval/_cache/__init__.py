@@ -1,8 +1,8 @@
 """What is cached on disk: keys, shards of descriptors, feature maps."""
 
-from ._key import NamelessError, feed, pooler_key
-from ._maps import as_memory, cached_arrays, folder_of, to_half
-from ._shards import DescriptorReader, DescriptorWriter, Shard, descriptor_folder, hashed, reader_of
+from ._key import NamelessError, feed, hashed, pooler_key
+from ._maps import as_memory, folder_of, host_arrays, to_half
+from ._shards import DescriptorReader, DescriptorWriter, Shard, descriptor_folder, reader_of
 
 __all__ = [
     "DescriptorReader",
@@ -10,11 +10,11 @@ __all__ = [
     "NamelessError",
     "Shard",
     "as_memory",
-    "cached_arrays",
     "descriptor_folder",
     "feed",
     "folder_of",
     "hashed",
+    "host_arrays",
     "pooler_key",
     "reader_of",
     "to_half",

@@ -6,13 +6,14 @@ a function of the user's has the same name after its body was changed.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+
+from .._io import new_hash
 
 # Where functions and classes change with the version only.
 _PACKAGES = ("skretrieval", "numpy", "scipy", "sklearn", "torch")
@@ -40,7 +41,7 @@ def pooler_key(pooler: Any) -> bytes | None:
         nothing no fitted attribute counts, so that ``fit_transform`` and ``transform`` share it. None if a
         parameter cannot be named (see :func:`feed`).
     """
-    digest = hashlib.blake2b(digest_size=20)
+    digest = new_hash()
     try:
         _feed_estimator(digest, pooler, fitted="_channels" in vars(pooler) or pooler._learns)
     except NamelessError:
@@ -118,7 +119,7 @@ def _parts_are_as_given(pooler: Any) -> bool:
 
 
 def _params_hash(pooler: Any) -> bytes:
-    digest = hashlib.blake2b()
+    digest = new_hash(64)
     feed(digest, pooler)
     return digest.digest()
 
@@ -134,6 +135,13 @@ def _name(thing: Any) -> str:
     if package not in _PACKAGES or found is not thing:  # also a lambda, a closure, a bound method
         raise NamelessError(f"{module}.{name}")
     return f"{module}.{name} {getattr(sys.modules[package], '__version__', '')}"
+
+
+def hashed(*parts: Any) -> bytes:
+    """Hash texts and bytes to 20 bytes, each part with its length."""
+    digest = new_hash()
+    _add(digest, *(part if isinstance(part, bytes) else str(part) for part in parts))
+    return digest.digest()
 
 
 def _add(digest: Any, *parts: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""Feature maps as they are kept on disk."""
+"""Feature maps as they are cached on disk."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def to_half(outputs: list[torch.Tensor], positions: np.ndarray, names: list[str]
     return halves
 
 
-def cached_arrays(outputs: list[torch.Tensor]) -> list[np.ndarray]:
+def host_arrays(outputs: list[torch.Tensor]) -> list[np.ndarray]:
     """Copy maps to the host; bfloat16, of which numpy has no type, becomes float32, which holds it exactly."""
     return [(maps.float() if maps.dtype == torch.bfloat16 else maps).cpu().numpy() for maps in outputs]
 

@@ -7,8 +7,6 @@ the end of a process however it came about, and two descriptors of one photograp
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import threading
 import time
@@ -19,7 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._io import atomic_write
 from .._version import __version__
+from ._key import hashed
 
 _FORMAT = 1  # of the shards, and of all that enters the names of their folders but is no parameter
 _DIGEST = 20  # bytes
@@ -48,15 +48,6 @@ class Shard(NamedTuple):
     counts: np.ndarray
     rows: np.ndarray
     channels: np.ndarray
-
-
-def hashed(*parts: Any) -> bytes:
-    """Hash texts and bytes to 20 bytes."""
-    digest = hashlib.blake2b(digest_size=_DIGEST)
-    for part in parts:
-        content = part if isinstance(part, bytes) else str(part).encode()
-        digest.update(f"{len(content)}:".encode() + content)
-    return digest.digest()
 
 
 def descriptor_folder(extractor: Any, pooler: bytes) -> str | None:
@@ -240,19 +231,10 @@ class DescriptorWriter:
         if not waiting or self._useless:
             return
         digests, counts, rows, _ = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
-        name = f"{uuid.uuid4().hex}.npz"
-        temporary = os.path.join(self.folder, f"{name}.tmp")
         try:
             os.makedirs(self.folder, exist_ok=True)
-            with open(temporary, "wb") as file:
+            with atomic_write(os.path.join(self.folder, f"{uuid.uuid4().hex}.npz")) as file:
                 np.savez(file, digests=digests, counts=counts, rows=rows, channels=waiting[0].channels)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, os.path.join(self.folder, name))
-        except BaseException as error:
-            with contextlib.suppress(OSError):  # a disk that is full stays so by what is left on it
-                os.unlink(temporary)
-            if not isinstance(error, OSError):
-                raise
+        except OSError as error:
             self._useless = True  # the descriptors are in the result all the same
             warnings.warn(f"Descriptors cannot be kept in {self.folder}: {error}", UserWarning, stacklevel=2)

@@ -1,5 +1,29 @@
-"""Linear algebra that several stages share."""
+"""Linear algebra that several stages share: principal axes, unit length, powers."""
 
-from ._axes import PrincipalAxes, flip_signs, l2_normalize, principal_axes, project, row_blocks
+from ._axes import PrincipalAxes, WhiteningAxes, check_rank, flip_signs
+from ._powers import power, power_mean, root, signed_power, without_rounding
+from ._principal_axes import StreamedAxes, principal_axes
+from ._rows import l2_normalize, project, row_blocks, unit_rows
+from ._tensors import l2, lengths, out_of_range, tensor_of
 
-__all__ = ["PrincipalAxes", "flip_signs", "l2_normalize", "principal_axes", "project", "row_blocks"]
+__all__ = [
+    "PrincipalAxes",
+    "StreamedAxes",
+    "WhiteningAxes",
+    "check_rank",
+    "flip_signs",
+    "l2",
+    "l2_normalize",
+    "lengths",
+    "out_of_range",
+    "power",
+    "power_mean",
+    "principal_axes",
+    "project",
+    "root",
+    "row_blocks",
+    "signed_power",
+    "tensor_of",
+    "unit_rows",
+    "without_rounding",
+]

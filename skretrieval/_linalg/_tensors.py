@@ -1,12 +1,19 @@
-"""Lengths and normalisation of vectors on the device."""
+"""Tensors on their device: fitted arrays brought there, lengths and normalisation of vectors."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
+def tensor_of(fitted: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """Return a fitted array with the dtype, and on the device, of `like`."""
+    # copied if joblib has mapped the model from disk: it is read-only then, which torch cannot wrap
+    return torch.from_numpy(fitted if fitted.flags.writeable else fitted.copy()).to(like)
+
+
 def l2(vectors: torch.Tensor) -> torch.Tensor:
-    """Divide by the Euclidean norm along the last axis; zero stays zero (S000 eq 1).
+    """Divide by the Euclidean norm along the last axis; zero stays zero.
 
     The largest entry is divided out first, so that no scale of the activations overflows or vanishes.
 

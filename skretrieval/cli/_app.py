@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -114,7 +115,7 @@ def demo(
     find the photograph it was made from.
     """
     with _told():
-        from ..index._pipeline import resolve_settings
+        from ..index import resolve_settings
         from ._demo import run_demo
 
         given = _given(recipe, extractor, weights, size, whitening, expand)
@@ -156,7 +157,7 @@ def index(
     where it stopped. Files that cannot be read are skipped and listed.
     """
     with _told(interrupted="What is finished is kept: the same command goes on from there."):
-        from ..index._update import update_index
+        from ..index import update_index
 
         report = update_index(
             folder,
@@ -167,7 +168,6 @@ def index(
             sample=sample,
             extractor_params={"device": device, "batch_size": batch_size},
             progress=progress,
-            say=typer.echo,
         )
         parts = [(report.n_described, "described"), (report.n_resumed, "finished before an interruption")]
         parts += [(report.n_kept, "unchanged"), (report.n_moved, "moved"), (report.n_removed, "removed")]
@@ -194,15 +194,14 @@ def search(
     trust.
     """
     with _told():
-        from ..index._image_index import ImageIndex
-        from ..index._pipeline import as_scores, query_item
+        from ..index import ImageIndex, as_scores
 
-        item = query_item(image, box)
+        item = _query_item(image, box)
         loaded = ImageIndex(index)
         began = time.perf_counter()
         distances, indices = loaded.search([item], top)
         seconds = time.perf_counter() - began
-        name, scores = as_scores(loaded.pipeline.steps[-1][1], distances)
+        name, scores = as_scores(loaded.retriever, distances)
         width = max(len(loaded.labels[row]) for row in indices[0])  # 0 without labels
         width = max(width, len("label")) + 2 if width else 0
         typer.echo(f"{'rank':>4}  {name:>10}  {'label':{width}.{width}}image")
@@ -238,27 +237,41 @@ def search(
 def info(index: Annotated[Path, typer.Argument(help="The folder that `skretrieval index` wrote.")]) -> None:
     """Tell what an index holds, how it was made, and whether its files are whole. Loads no model."""
     with _told():
-        from ..index import _image_index as _index
-        from ..index._pending import Pending
+        from ..index import index_info
 
-        path = index.resolve()
-        pending = Pending(path)
-        plan = pending.plan()
-        if plan is None or (path / _index.MANIFEST).exists():
-            manifest = _index.read_manifest(path)
-            for line in _index.describe(path, manifest):
-                typer.echo(line)
-            _list_skipped(_index.read_skipped(path, manifest))
-        if plan is not None:
-            n_done = sum(len(images) for images, _ in pending.shards())
+        found = index_info(index)
+        for line in found.lines:
+            typer.echo(line)
+        _list_skipped(found.skipped)
+        if found.n_pending is not None:
             typer.echo(
-                f"Interrupted work: {n_done} images are described and not yet in the index. "
-                "Run the same `skretrieval index` again"
+                f"Interrupted work: {found.n_pending} images are described and not yet in the index. "
+                "Run the same `skretrieval index` again."
             )
 
 
-# ---------------------------------------------------------------------------------------------------- helpers
-def _given(recipe, extractor, weights, size, whitening, expand) -> dict[str, Any]:
+# ---------------------------------------------------------------------------------------------------- what they share
+def _query_item(image: Path, box: tuple[float, float, float, float] | None) -> Any:
+    """Make the item to search for; the box is checked against the photograph's size."""
+    from ..datasets import check_box
+    from ..extraction import ImageCrop
+
+    if not image.is_file():
+        raise FileNotFoundError(f"no such file: {image}.")
+    if box is None:
+        return str(image)
+    check_box(image, box)
+    return ImageCrop(str(image), box)
+
+
+def _given(
+    recipe: str | None,
+    extractor: str | None,
+    weights: str | None,
+    size: int | None,
+    whitening: str | None,
+    expand: int | None,
+) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "extractor": extractor,
@@ -269,10 +282,21 @@ def _given(recipe, extractor, weights, size, whitening, expand) -> dict[str, Any
     }
 
 
+class _Echo(logging.Handler):
+    """Prints what the library logs: what goes on as it is, anything graver as a note."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        grave = record.levelno >= logging.WARNING
+        typer.echo(f"Note: {record.getMessage()}" if grave else record.getMessage(), err=grave)
+
+
 @contextlib.contextmanager
 def _told(interrupted: str = "") -> Iterator[None]:
-    """Turn errors that a user can mend into one line, and warnings into notes."""
-    usual = warnings.showwarning
+    """Turn errors that a user can mend into one line, warnings into notes; print what the library logs."""
+    usual, log, echo = warnings.showwarning, logging.getLogger("skretrieval"), _Echo()
+    level = log.level
+    log.addHandler(echo)
+    log.setLevel(logging.INFO)
     warnings.showwarning = lambda message, *args, **kwargs: typer.echo(f"Note: {message}", err=True)
     try:
         yield
@@ -286,6 +310,8 @@ def _told(interrupted: str = "") -> Iterator[None]:
         raise typer.Exit(1) from error
     finally:
         warnings.showwarning = usual
+        log.removeHandler(echo)
+        log.setLevel(level)
 
 
 def _list_skipped(skipped: dict[str, str], limit: int | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets import load_image_folder, load_sample_photographs, make_photo_views
-from ..index._pipeline import as_scores, make_pipeline
+from ..index import as_scores, make_pipeline
 from ..inspection import results_page
 from ..metrics import precision_at_k
 

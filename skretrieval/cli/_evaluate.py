@@ -142,11 +142,11 @@ def add_command(app: typer.Typer, told: Told) -> None:
         """
         with told():
             if source is None and dataset is None:
-                raise ValueError("give --dataset, or --from with a result")
+                raise ValueError("give --dataset, or --from with a result.")
             if source is not None:
                 if kappa or precision or ap:
                     raise ValueError(
-                        "--kappa, --precision and --ap are those of the result that is run again"
+                        "--kappa, --precision and --ap are those of the result that is run again."
                     )
                 places = {"dataset": dataset, "whitening_set": whitening_set, "distractors": distractors}
                 found, differing = run_again(
@@ -213,7 +213,7 @@ def parse(pairs: list[str] | None, name: str) -> dict[str, Any]:
     for pair in pairs or ():
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise ValueError(f"{name} takes NAME=VALUE, got {pair!r}")
+            raise ValueError(f"{name} takes NAME=VALUE, got {pair!r}.")
         try:
             found[key] = json.loads(text)
         except ValueError:
@@ -232,16 +232,15 @@ def protocol_options(
         If a rule is unknown, or the collection is scored without these figures. Found out now, not after all
         photographs went through a network.
     """
-    from ..metrics._at_k import PRECISION_MODES
-    from ..metrics._average_precision import METHODS
+    from ..metrics import METHODS, PRECISION_MODES
 
     given: dict[str, Any] = {"kappas": kappas or None, "precision": precision, "method": ap}
     given = {name: value for name, value in given.items() if value is not None}
     if given and dataset == "ukbench":
-        raise ValueError("ukbench is scored by N-S: --kappa, --precision and --ap are not for it")
+        raise ValueError("ukbench is scored by N-S: --kappa, --precision and --ap are not for it.")
     for name, option, rules in (("precision", "--precision", PRECISION_MODES), ("method", "--ap", METHODS)):
         if name in given and given[name] not in rules:
-            raise ValueError(f"{option} takes {', '.join(rules)}; got {given[name]!r}")
+            raise ValueError(f"{option} takes {', '.join(rules)}; got {given[name]!r}.")
     return given
 
 
@@ -264,12 +263,12 @@ def make_pipeline(
         If the recipe or an option is unknown, or they do not go together.
     """
     from .. import recipes
-    from ..evaluation._fronts import stand_in
+    from ..evaluation import stand_in
 
     if recipe not in recipes.__all__:
-        raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(sorted(recipes.__all__))}")
+        raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(sorted(recipes.__all__))}.")
     if whitening not in (None, "none", "pca", "learned"):
-        raise ValueError(f"whitening must be none, pca or learned, got {whitening!r}")
+        raise ValueError(f"whitening must be none, pca or learned, got {whitening!r}.")
     function = getattr(recipes, recipe)
     arguments: dict[str, Any] = {}
     if whitening is not None:
@@ -284,17 +283,17 @@ def make_pipeline(
     if weights not in (None, "default", "random"):
         weights = os.path.abspath(weights)  # so that the result can be rerun from anywhere
     named = {**network, "weights": "DEFAULT" if weights == "default" else weights}
-    front = stand_in(function().named_steps["extractor"], **named, **extractor_params)
-    return function(extractor=front, **arguments).set_params(**params)
+    other = stand_in(function().named_steps["extractor"], **named, **extractor_params)
+    return function(extractor=other, **arguments).set_params(**params)
 
 
 def run(pipelines: dict[str, Any], dataset: Any, **options: Any) -> Any:
     """Evaluate one Pipeline, or compare several."""
     from ..evaluation import compare, evaluate
-    from ..index._pipeline import _UNREADABLE
+    from ..extraction import UnreadableImageWarning
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)  # the command lists them
+        warnings.simplefilter("ignore", UnreadableImageWarning)  # the command lists them
         if len(pipelines) > 1:
             return compare(pipelines, dataset, **options)
         ((name, pipeline),) = pipelines.items()
@@ -312,8 +311,7 @@ def run_again(
     verbose: bool,
 ) -> tuple[Any, list[str]]:
     """Rerun a result; return what was found, and where it differs from the file."""
-    from ..evaluation import Comparison, Evaluation, rerun
-    from ..evaluation._results import read_records
+    from ..evaluation import Comparison, Evaluation, read_records, rerun
 
     found = rerun(
         source,

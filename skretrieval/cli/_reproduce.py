@@ -120,7 +120,7 @@ def run(
 
     unknown = sorted(set(methods or ()) - set(recipes.__all__))
     if unknown:
-        raise ValueError(f"unknown recipes {unknown}; there are {', '.join(sorted(recipes.__all__))}")
+        raise ValueError(f"unknown recipes {unknown}; there are {', '.join(sorted(recipes.__all__))}.")
 
     def say(line: str) -> None:
         if verbose:

@@ -2,7 +2,7 @@
 
 from ._distractors import fetch_flickr100k, fetch_revisitop1m
 from ._feature_maps import make_feature_maps
-from ._folder import load_image_folder
+from ._folder import check_box, list_images, load_image_folder
 from ._holidays import fetch_holidays
 from ._oxford import fetch_oxford5k, fetch_paris6k
 from ._pickles import load_revisited_ground_truth
@@ -13,6 +13,7 @@ from ._ukbench import fetch_ukbench
 from ._views import make_photo_views
 
 __all__ = [
+    "check_box",
     "fetch_flickr100k",
     "fetch_holidays",
     "fetch_oxford5k",
@@ -22,6 +23,7 @@ __all__ = [
     "fetch_rparis6k",
     "fetch_ukbench",
     "get_data_home",
+    "list_images",
     "load_image_folder",
     "load_revisited_ground_truth",
     "load_sample_photographs",

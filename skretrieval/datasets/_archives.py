@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import logging
 import lzma
-import os
 import shutil
 import stat
 import tarfile
@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from tqdm import tqdm
+
+from .._io import move_into_place
+
+_LOG = logging.getLogger("skretrieval.datasets")
 
 _CHUNK = 1 << 20
 _TAR_TAIL = 1 << 20  # bytes of padding at the end, and what is read ahead
@@ -87,6 +91,7 @@ def extract(
         If the archive is damaged.
     """
     limits = limits or Limits()
+    _LOG.info("Unpacking %s to %s", archives[0].name, folder)
     packed = sum(path.stat().st_size for path in archives)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -96,13 +101,13 @@ def extract(
         try:
             _reader(archives[0])(archives[0], writer)
             if writer.members == 0:
-                raise DamagedArchive(f"{archives[0]} is empty")
+                raise DamagedArchive(f"{archives[0]} is empty.")
         except Exception as error:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, _BROKEN):
-                raise DamagedArchive(f"{archives[0]} is damaged: {error or type(error).__name__}") from error
+                raise DamagedArchive(f"{archives[0]} is damaged: {error or type(error).__name__}.") from error
             raise
-    os.replace(partial, folder)
+    move_into_place(partial, folder)
 
 
 @dataclass
@@ -119,7 +124,7 @@ class _Writer:
     _folders: set[Path] = field(default_factory=set)
 
     def refuse(self, name: str, why: str) -> ArchiveError:
-        return ArchiveError(f"{self.archive} is refused: its member {name!r} {why}")
+        return ArchiveError(f"{self.archive} is refused: its member {name!r} {why}.")
 
     def check(self, name: str, size: int) -> Path:
         """Check a member's name and size; return where it goes."""
@@ -206,7 +211,7 @@ def _reader(path: Path) -> Callable[[Path, _Writer], None]:
         return _read_zip
     if name.endswith(".rar"):
         return _read_rar
-    raise ArchiveError(f"{path} is no kind of archive that can be unpacked: tar, tar.gz, zip or rar")
+    raise ArchiveError(f"{path} is no kind of archive that can be unpacked: tar, tar.gz, zip or rar.")
 
 
 def _read_tar(path: Path, writer: _Writer) -> None:
@@ -250,7 +255,7 @@ def _read_zip(path: Path, writer: _Writer) -> None:
                 source = archive.open(info)
             except NotImplementedError as error:
                 raise OSError(
-                    f"{path}: {info.filename} is packed in a way that cannot be read: {error}"
+                    f"{path}: {info.filename} is packed in a way that cannot be read: {error}."
                 ) from error
             with source:
                 writer.file(info.filename, info.file_size, source)
@@ -279,7 +284,7 @@ def _read_rar(path: Path, writer: _Writer) -> None:
                     writer.file(info.filename, info.file_size, source)
     except rarfile.RarCannotExec as error:
         raise OSError(
-            f"{path} needs a program that unpacks rar: install unrar, unar or 7-Zip and call again"
+            f"{path} needs a program that unpacks rar: install unrar, unar or 7-Zip and call again."
         ) from error
     except rarfile.Error as error:
-        raise DamagedArchive(f"{path} is damaged: {error}") from error
+        raise DamagedArchive(f"{path} is damaged: {error}.") from error

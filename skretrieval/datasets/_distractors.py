@@ -182,7 +182,7 @@ def fetch_revisitop1m(
     if parts is not None:
         wanted = sorted(set(parts))
         if not wanted or wanted[0] < 1 or wanted[-1] > len(archives):
-            raise ValueError(f"parts must be numbers from 1 to {len(archives)}, got {wanted}")
+            raise ValueError(f"parts must be numbers from 1 to {len(archives)}, got {wanted}.")
         archives = [archives[part - 1] for part in wanted]
     options = Options(data_home, download_if_missing, progress, mirrors, n_retries, delay, keep_archives)
     places = fetch(REVISITOP1M, options, [table, *archives])
@@ -195,7 +195,7 @@ def fetch_revisitop1m(
         listed = [name for name in listed if name in photographs]
     images = find(listed, photographs, REVISITOP1M.name)
     if not images:
-        raise ValueError(f"{places['revisitop1m.txt']} names no photograph of the archives")
+        raise ValueError(f"{places['revisitop1m.txt']} names no photograph of the archives.")
     return Bunch(
         images=images,
         protocol="distractors",

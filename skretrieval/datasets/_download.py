@@ -6,6 +6,7 @@ import errno
 import hashlib
 import http.client
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,7 +20,10 @@ from urllib.parse import quote, urlsplit
 
 from tqdm import tqdm
 
+from .._io import move_into_place
 from ._registry import RemoteFile
+
+_LOG = logging.getLogger("skretrieval.datasets")
 
 _CHUNK = 1 << 18
 _USER_AGENT = "skretrieval (https://pypi.org/project/scikit-retrieval)"
@@ -94,12 +98,14 @@ def download(file: RemoteFile, path: Path, transfer: Transfer, sha256: str | Non
     # The server that sent the beginning goes first: with another one it might have to be thrown away.
     begun = _read_state(path.with_name(path.name + ".part")).get("url")
     for url in sorted(transfer.urls(file), key=lambda url: url != begun):
+        _LOG.info("Downloading %s from %s", file.name, url)
         try:
             return _from_server(url, file, path, transfer, sha256), url
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
                 raise
             failures.append(f"  {url}: {_reason(error)}")
+            _LOG.info("%s did not come from %s: %s", file.name, url, _reason(error))
     raise OSError(f"{file.name} could not be downloaded.\n" + "\n".join(failures))
 
 
@@ -129,7 +135,7 @@ def _from_server(url: str, file: RemoteFile, path: Path, transfer: Transfer, sha
                 raise
             time.sleep(transfer.delay * 2 ** max(failed - 1, 0))
         else:
-            os.replace(part, path)
+            move_into_place(part, path)
             _state(part).unlink(missing_ok=True)
             return digest
 
@@ -267,5 +273,5 @@ def check_mirrors(mirrors: str | Sequence[str] | None) -> tuple[str, ...]:
     bases = () if mirrors is None else (mirrors,) if isinstance(mirrors, str) else tuple(mirrors)
     for base in bases:
         if urlsplit(base).scheme not in ("http", "https", "ftp"):
-            raise ValueError(f"A mirror must be an http, https or ftp address, got {base!r}")
+            raise ValueError(f"A mirror must be an http, https or ftp address, got {base!r}.")
     return bases

@@ -27,7 +27,7 @@ def make_feature_maps(
     n_classes: int = 10,
     sides: tuple[int, int] = (6, 14),
     clutter: float = 1.0,
-    random_state=None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Make feature maps as a convolutional network gives them: non-negative, sparse, of differing shapes.
 
@@ -74,7 +74,7 @@ def make_feature_maps(
     """
     low, high = sides
     if not 1 <= low <= high:
-        raise ValueError(f"sides must be (smallest, largest), 1 <= smallest <= largest, got {tuple(sides)}")
+        raise ValueError(f"sides must be (smallest, largest), 1 <= smallest <= largest, got {tuple(sides)}.")
     rng = check_random_state(random_state)
     # Each object excites about a fifth of the channels; clutter has a dictionary of its own.
     objects = _signatures(rng, n_classes, n_channels)

@@ -96,7 +96,7 @@ def load_image_folder(
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"No such folder: {root}")
+        raise FileNotFoundError(f"No such folder: {root}.")
     if csv is None:
         images, labels = _walk(root, tuple(extensions))
         queries: list = []
@@ -159,29 +159,29 @@ def folder_labels(paths: list[str], root: Path) -> list[str] | None:
 def _walk(root: Path, extensions: tuple[str, ...]) -> tuple[list, np.ndarray | None]:
     paths = list_images(root, extensions)
     if not paths:
-        raise ValueError(f"No images in {root}: no file ends in {', '.join(extensions)}")
+        raise ValueError(f"No images in {root}: no file ends in {', '.join(extensions)}.")
     labels = folder_labels(paths, root)
     return [str(root / path) for path in paths], None if labels is None else np.array(labels)
 
 
 def _read_table(root: Path, path: Path) -> tuple[list, np.ndarray | None, list, np.ndarray | None]:
     if not path.is_file():
-        raise FileNotFoundError(f"No such table: {path}")
+        raise FileNotFoundError(f"No such table: {path}.")
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv_module.DictReader(file, skipinitialspace=True)
         columns = reader.fieldnames or []
         if "path" not in columns:
-            raise ValueError(f"{path} has no column 'path'; its columns are {list(columns)}")
+            raise ValueError(f"{path} has no column 'path'; its columns are {list(columns)}.")
         rows = list(reader)
     if not rows:
-        raise ValueError(f"{path} has no rows")
+        raise ValueError(f"{path} has no rows.")
     items: dict[str, list] = {role: [] for role in _ROLES}
     labels: dict[str, list] = {role: [] for role in _ROLES}
     for number, row in enumerate(rows, start=2):
         try:
             role = (row.get("role") or "").strip() or "gallery"
             if role not in _ROLES:
-                raise ValueError(f"role must be gallery or query, got {role!r}")
+                raise ValueError(f"role must be gallery or query, got {role!r}.")
             items[role].append(_item(root, row))
             labels[role].append((row.get("label") or "").strip())
         except (FileNotFoundError, ValueError) as error:
@@ -190,9 +190,9 @@ def _read_table(root: Path, path: Path) -> tuple[list, np.ndarray | None, list, 
     everything = labels["gallery"] + labels["query"]
     if any(everything) and not all(everything):
         number = next(n for n, row in enumerate(rows, start=2) if not (row.get("label") or "").strip())
-        raise ValueError(f"{path}, row {number}: no label, while other rows have one")
+        raise ValueError(f"{path}, row {number}: no label, while other rows have one.")
     if not items["gallery"]:
-        raise ValueError(f"{path} has no row of role gallery")
+        raise ValueError(f"{path} has no row of role gallery.")
     known = any(everything)
     return (
         items["gallery"],
@@ -206,17 +206,17 @@ def _item(root: Path, row: dict[str, Any]) -> str | ImageCrop:
     """Make the path or ImageCrop of a row; what can be checked without decoding is checked."""
     name = (row["path"] or "").strip()
     if not name:
-        raise ValueError("the path is empty")
+        raise ValueError("the path is empty.")
     image = root / name
     if not image.is_file():
-        raise FileNotFoundError(f"no such file: {image}")
+        raise FileNotFoundError(f"no such file: {image}.")
     text = (row.get("box") or "").strip()
     if not text:
         return str(image)
     try:
         box = tuple(float(edge) for edge in text.replace(",", " ").replace(";", " ").split())
     except ValueError:
-        raise ValueError(f"box must be four numbers, left top right bottom, got {text!r}") from None
+        raise ValueError(f"box must be four numbers, left top right bottom, got {text!r}.") from None
     check_box(image, box)
     left, top, right, bottom = (int(edge) if edge.is_integer() else edge for edge in box)
     return ImageCrop(str(image), (left, top, right, bottom))
@@ -231,17 +231,17 @@ def check_box(image: Path, box: tuple[float, ...]) -> None:
         If it is not (left, top, right, bottom) inside the upright photograph.
     """
     if len(box) != 4:
-        raise ValueError(f"box must be four numbers, left top right bottom, got {len(box)}")
+        raise ValueError(f"box must be four numbers, left top right bottom, got {len(box)}.")
     try:
         with Image.open(image) as opened:
             width, height = opened.size
             if opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # stored on its side
                 width, height = height, width
     except OSError as error:
-        raise ValueError(f"{image} cannot be read as an image: {error}") from error
+        raise ValueError(f"{image} cannot be read as an image: {error}.") from error
     left, top, right, bottom = box
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(
             f"box {tuple(box)} doesn't lie inside {image} of {width}x{height} pixels: "
-            f"0 <= left < right <= {width} and 0 <= top < bottom <= {height} must hold"
+            f"0 <= left < right <= {width} and 0 <= top < bottom <= {height} must hold."
         )

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import Bunch
 
+from .._io import move_into_place
 from ._registry import HOLIDAYS, HOLIDAYS_UPRIGHT, Archive
 from ._store import Options, by_stem, described, fetch
 
@@ -110,14 +111,14 @@ def fetch_holidays(
     arXiv:1902.05509.
     """
     if database not in ("all", "non_queries"):
-        raise ValueError(f"database must be 'all' or 'non_queries', got {database!r}")
+        raise ValueError(f"database must be 'all' or 'non_queries', got {database!r}.")
     options = Options(data_home, download_if_missing, progress, mirrors, n_retries, delay, keep_archives)
     dataset = HOLIDAYS_UPRIGHT if upright else HOLIDAYS
     places = fetch(dataset, options)
     photographs = by_stem([places[piece.folder] for piece in dataset.pieces if isinstance(piece, Archive)])
     for name, path in photographs.items():
         if not name.isdecimal():
-            raise ValueError(f"{path} is called neither 100000.jpg nor a number like it")
+            raise ValueError(f"{path} is called neither 100000.jpg nor a number like it.")
     if upright:
         table = places["holidays-rotate.yaml"]
         photographs = _upright(photographs, _read_rotations(table), table.parent / "upright")
@@ -128,7 +129,7 @@ def fetch_holidays(
     scenes = numbers[gallery] // _SCENE
     own = np.flatnonzero(is_query)
     if not own.size or not gallery.size:
-        raise ValueError(f"{own.size} queries and {gallery.size} gallery images: both are needed")
+        raise ValueError(f"{own.size} queries and {gallery.size} gallery images: both are needed.")
     ground_truth: list[dict[str, Any]] = []
     for number in numbers[own]:
         same, itself = scenes == number // _SCENE, numbers[gallery] == number
@@ -161,7 +162,7 @@ def _read_rotations(path: Path) -> dict[str, int]:
             continue
         match = re.fullmatch(r'"?(\d+)\.jpg"?\s*:\s*(0|90|180|270)\s*,?', text)
         if match is None:
-            raise ValueError(f"{path}, line {number}: expected a file and its rotation, got {text[:80]!r}")
+            raise ValueError(f"{path}, line {number}: expected a file and its rotation, got {text[:80]!r}.")
         table[match[1]] = int(match[2])
     return table
 
@@ -189,7 +190,7 @@ def _upright(photographs: dict[str, str], rotations: dict[str, int], folder: Pat
                 for name, turn in needed.items():
                     data = Path(photographs[name]).read_bytes()
                     (partial / f"{name}.jpg").write_bytes(with_orientation(data, turn))
-                os.replace(partial, folder)
+                move_into_place(partial, folder)
     return result
 
 

@@ -192,12 +192,12 @@ def _buildings(dataset: DataSet, options: Options, dropped: set[str]) -> Bunch:
     truth = _text_files(places[folders[-1]])
     names = sorted(name.removesuffix("_query.txt") for name in truth if name.endswith("_query.txt"))
     if not names:
-        raise ValueError(f"{places[folders[-1]]} holds no query; delete it to fetch it again")
+        raise ValueError(f"{places[folders[-1]]} holds no query; delete it to fetch it again.")
     queries, indices, ground_truth = [], [], []
     for name in names:
         image, box = _read_query(truth[f"{name}_query.txt"])
         if image not in positions:
-            raise ValueError(f"The photograph {image} of the query {name} is missing")
+            raise ValueError(f"The photograph {image} of the query {name} is missing.")
         queries.append(query_crop(gallery[image], box))
         indices.append(positions[image])
         ground_truth.append(
@@ -226,7 +226,7 @@ def _read_query(path: Path) -> tuple[str, tuple[float, ...]]:
     except ValueError:
         box = ()
     if len(box) != 4:
-        raise ValueError(f"{path} must hold a name and four numbers, got {' '.join(fields)[:80]!r}")
+        raise ValueError(f"{path} must hold a name and four numbers, got {' '.join(fields)[:80]!r}.")
     return fields[0].removeprefix(_QUERY_PREFIX), box
 
 
@@ -234,9 +234,9 @@ def _read_grade(
     truth: dict[str, Path], file: str, positions: dict[str, int], dropped: set[str]
 ) -> np.ndarray:
     if file not in truth:
-        raise ValueError(f"The ground truth has no {file}")
+        raise ValueError(f"The ground truth has no {file}.")
     names = [name for name in truth[file].read_text(encoding="utf-8").split() if name not in dropped]
     missing = [name for name in names if name not in positions]
     if missing:
-        raise ValueError(f"{len(missing)} photographs of {truth[file]} are missing, {missing[0]} among them")
+        raise ValueError(f"{len(missing)} photographs of {truth[file]} are missing, {missing[0]} among them.")
     return np.array([positions[name] for name in names], dtype=np.int64)

@@ -207,7 +207,7 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
     path = Path(path)
     size = path.stat().st_size
     if size > _MAX_BYTES:
-        raise ValueError(f"{path} is not read: it has {size:,} bytes, the limit is {_MAX_BYTES:,}")
+        raise ValueError(f"{path} is not read: it has {size:,} bytes, the limit is {_MAX_BYTES:,}.")
     data = path.read_bytes()
     try:
         _check_operations(data)
@@ -224,7 +224,7 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
         MemoryError,
         pickle.UnpicklingError,
     ) as error:
-        raise ValueError(f"{path} is not read as ground truth: {error}") from error
+        raise ValueError(f"{path} is not read as ground truth: {error}.") from error
 
 
 def _plain(thing: Any, done: dict[int, Any], depth: int) -> Any:
@@ -309,7 +309,7 @@ def load_revisited_ground_truth(path: str | os.PathLike) -> Bunch:
         queries = [_query(index, entry, len(imlist)) for index, entry in enumerate(gnd)]
     except (KeyError, ValueError) as error:
         message = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is no ground truth of the revisited benchmarks: {message}") from error
+        raise ValueError(f"{path} is no ground truth of the revisited benchmarks: {message}.") from error
     return Bunch(imlist=imlist, qimlist=qimlist, gnd=queries)
 
 

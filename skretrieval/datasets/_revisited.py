@@ -154,7 +154,7 @@ def _revisited(dataset: DataSet, options: Options) -> Bunch:
     queries = []
     for name, path, entry in zip(truth.qimlist, asked, truth.gnd, strict=True):
         if entry["bbx"] is None:
-            raise ValueError(f"The query {name} of {dataset.name} has no box")
+            raise ValueError(f"The query {name} of {dataset.name} has no box.")
         queries.append(query_crop(path, entry["bbx"]))
     return Bunch(
         images=images,

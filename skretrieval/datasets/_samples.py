@@ -101,6 +101,6 @@ def _package_folder(package: str) -> Path:
     if spec is None or spec.origin is None:
         raise ImportError(
             f"The sample photographs come with {package}, which is not installed. "
-            'Install the extra "photos": pip install "scikit-retrieval[photos]"'
+            'Install the extra "photos": pip install "scikit-retrieval[photos]".'
         )
     return Path(spec.origin).parent

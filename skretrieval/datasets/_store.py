@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 from PIL import Image
 
+from .._io import write_text
 from ..extraction import ImageCrop
 from ._archives import ArchiveError, DamagedArchive, extract
 from ._download import Transfer, check_mirrors, download, sha256_of
@@ -60,9 +61,9 @@ class Options:
     def transfer(self) -> Transfer:
         """Return the part that downloads need, checked."""
         if self.n_retries < 0:
-            raise ValueError(f"n_retries must be 0 or more, got {self.n_retries}")
+            raise ValueError(f"n_retries must be 0 or more, got {self.n_retries}.")
         if self.delay < 0:
-            raise ValueError(f"delay must be 0 or more seconds, got {self.delay}")
+            raise ValueError(f"delay must be 0 or more seconds, got {self.delay}.")
         return Transfer(
             check_mirrors(self.mirrors), int(self.n_retries), float(self.delay), progress=self.progress
         )
@@ -196,7 +197,7 @@ class _Manifest:
         except FileNotFoundError:
             self.files = {}
         except (ValueError, KeyError, TypeError) as error:
-            raise OSError(f"{path} is damaged; delete it to pin the files that are there anew") from error
+            raise OSError(f"{path} is damaged; delete it to pin the files that are there anew.") from error
 
     def sha256(self, name: str) -> str | None:
         return self.files.get(name, {}).get("sha256")
@@ -228,9 +229,7 @@ class _Manifest:
             )
 
     def _write(self) -> None:
-        new = self.path.with_name(self.path.name + ".new")
-        new.write_text(json.dumps({"files": self.files}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(new, self.path)
+        write_text(self.path, json.dumps({"files": self.files}, indent=1, sort_keys=True) + "\n")
 
 
 def _instructions(pieces: Sequence[Piece], root: Path, transfer: Transfer) -> str:
@@ -282,7 +281,7 @@ def by_stem(folders: Sequence[Path]) -> dict[str, str]:
     for name, path in index_images(folders).items():
         stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         if stem in stems:
-            raise ValueError(f"Two photographs are called {stem}: {stems[stem]} and {path}")
+            raise ValueError(f"Two photographs are called {stem}: {stems[stem]} and {path}.")
         stems[stem] = path
     return dict(sorted(stems.items()))
 
@@ -320,11 +319,13 @@ def query_crop(path: str, box: Sequence[float]) -> ImageCrop:
             if opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # stored on its side
                 width, height = height, width
     except OSError as error:
-        raise ValueError(f"The query {path} cannot be read as an image: {error}") from error
+        raise ValueError(f"The query {path} cannot be read as an image: {error}.") from error
     left, top, right, bottom = (float(edge) for edge in box)
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
     if not (inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1):
-        raise ValueError(f"The box {tuple(box)} of the query {path} lies outside its {width}x{height} pixels")
+        raise ValueError(
+            f"The box {tuple(box)} of the query {path} lies outside its {width}x{height} pixels."
+        )
     return ImageCrop(path, inside)
 
 

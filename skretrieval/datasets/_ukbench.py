@@ -92,7 +92,7 @@ def fetch_ukbench(
     D. Nistér and H. Stewénius, Scalable recognition with a vocabulary tree, CVPR 2006.
     """
     if queries not in ("all", "first"):
-        raise ValueError(f"queries must be 'all' or 'first', got {queries!r}")
+        raise ValueError(f"queries must be 'all' or 'first', got {queries!r}.")
     options = Options(data_home, download_if_missing, progress, mirrors, n_retries, delay, keep_archives)
     places = fetch(UKBENCH, options)
     numbered: dict[int, str] = {}
@@ -102,7 +102,7 @@ def fetch_ukbench(
             continue
         if int(match[1]) in numbered:
             raise ValueError(
-                f"Two photographs have the number {match[1]}: {numbered[int(match[1])]} and {path}"
+                f"Two photographs have the number {match[1]}: {numbered[int(match[1])]} and {path}."
             )
         numbered[int(match[1])] = path
     numbers = np.array(sorted(numbered))

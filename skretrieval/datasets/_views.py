@@ -137,7 +137,7 @@ def make_photo_views(
     kinds: Sequence[str] = ("crop", "warp", "blur", "relight", "jpeg"),
     strength: float = 0.7,
     image_size: int | None = None,
-    random_state=None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
     """Make other views of photographs: queries whose right answers are known.
 
@@ -199,10 +199,10 @@ def make_photo_views(
     """
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if isinstance(kinds, str) or unknown:
-        raise ValueError(f"kinds must be a sequence out of {sorted(_KINDS)}, got {kinds!r}")
+        raise ValueError(f"kinds must be a sequence out of {sorted(_KINDS)}, got {kinds!r}.")
     items = check_images(images)
     if "backdrop" in kinds and len(items) < 2:
-        raise ValueError('kinds has "backdrop", which needs at least 2 photographs, got 1')
+        raise ValueError('kinds has "backdrop", which needs at least 2 photographs, got 1.')
     steps = [step for kind, step in _KINDS.items() if kind in set(kinds)]
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=(len(items), n_views))
 

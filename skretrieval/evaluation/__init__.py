@@ -1,12 +1,20 @@
 """Figures that can be trusted: Pipelines under the published protocols, and the papers' tables beside them."""
 
+from ._encoders import stand_in
 from ._evaluate import compare, evaluate
 from ._rerun import rerun
-from ._results import Comparison, Evaluation
-from .papers._folder_results import FolderReproduction
-from .papers._on_folder import reproduce_on_folder
-from .papers._reproduce import Reproduction, reproduce
-from .papers._tables import PAPERS, Sweep, TableRow, paper_sweeps, paper_tables
+from ._results import Comparison, Evaluation, read_records
+from .papers import (
+    PAPERS,
+    FolderReproduction,
+    Reproduction,
+    Sweep,
+    TableRow,
+    paper_sweeps,
+    paper_tables,
+    reproduce,
+    reproduce_on_folder,
+)
 
 __all__ = [
     "PAPERS",
@@ -20,7 +28,9 @@ __all__ = [
     "evaluate",
     "paper_sweeps",
     "paper_tables",
+    "read_records",
     "reproduce",
     "reproduce_on_folder",
     "rerun",
+    "stand_in",
 ]

@@ -19,9 +19,10 @@ from sklearn.pipeline import Pipeline
 
 from .._version import __version__
 from ._photo_set import ENLARGED, SIBLINGS, PhotoSet, enlarge, load_photo_set
+from ._pipelines import device_of, split
 from ._plain import NotPlainError, to_plain
 from ._results import Comparison, Evaluation
-from ._workspace import Run, Workspace, device_of, split, workspace_for
+from ._workspace import Run, Workspace, workspace_for
 
 
 def evaluate(
@@ -73,7 +74,8 @@ def evaluate(
         False gives whole photographs where the protocol has boxes.
 
     query_params : dict, default=None
-        Parameters of the Pipeline that differ for queries, such as ``{"pooler__regions": "whole"}`` of S004.
+        Parameters of the Pipeline that differ for queries, such as ``{"pooler__regions": "whole"}`` for
+        regional second-order pooling, whose queries are whole photographs.
 
     protocol_params : dict, default=None
         Options of the protocol: ``kappas``, ``method``, ``precision`` of the functions of
@@ -219,12 +221,12 @@ def prepare(
     """Load what an evaluation takes; the arguments are those of ``evaluate``."""
     photographs, base_name = load(dataset, data_home, download, options)
     if photographs.n_queries == 0:
-        raise ValueError(f"{photographs.name} has neither queries nor labels: nothing can be scored")
+        raise ValueError(f"{photographs.name} has neither queries nor labels: nothing can be scored.")
     asked = photographs if crop_queries else photographs.uncropped()
     added = [_load_one(more, data_home, download) for more in as_list(distractors)]
     learning = _learning_set(whitening_set, base_name, data_home, download)
     if whitening_pairs is not None and learning is None:
-        raise ValueError("whitening_pairs are photographs of a whitening_set, and none is given")
+        raise ValueError("whitening_pairs are photographs of a whitening_set, and none is given.")
     choices = {
         "crop_queries": crop_queries,
         "query_params": dict(query_params or {}),
@@ -276,7 +278,7 @@ def compare(
     1.0
     """
     if not pipelines:
-        raise ValueError("There is no Pipeline to compare")
+        raise ValueError("There is no Pipeline to compare.")
     twice = bool(options.get("query_params"))
     with workspace_for(pipelines.values(), memory, options.get("verbose", False), twice) as workspace:
         return Comparison(
@@ -310,7 +312,7 @@ def _learning_set(whitening_set: Any, base_name: str, data_home: Any, download: 
     if isinstance(whitening_set, str) and whitening_set == "sibling":
         if base_name not in SIBLINGS:
             raise ValueError(
-                f"no sibling of {base_name!r} is known; there are those of {', '.join(SIBLINGS)}. Name a whitening_set"
+                f"no sibling of {base_name!r} is known; there are those of {', '.join(SIBLINGS)}. Name a whitening_set."
             )
         whitening_set = SIBLINGS[base_name]
     return load_photo_set(whitening_set, data_home=data_home, download=download)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,12 @@ from scipy import sparse
 from sklearn.utils import Bunch
 
 from .. import datasets
+from .._io import hash_file, new_hash
 from ..datasets import load_image_folder
 from ..extraction import ImageCrop
 from ..metrics import ground_truth_from_labels
 
-#: Where to learn whitening for each published collection, as the papers do (S001, S002; Holidays as S002).
+#: Where to learn whitening for each published collection, as papers do that search one of two sets of buildings.
 SIBLINGS = {
     "oxford5k": "paris6k",
     "paris6k": "oxford5k",
@@ -117,7 +117,7 @@ class PhotoSet:
         Each file is read once in a process, unless it changes. Where the folder lies makes no difference.
         """
         if not self._digest:
-            hashed = hashlib.blake2b(digest_size=16)
+            hashed = new_hash(16)
             both = [self.images, () if self.queries is None else self.queries]
             for table in both:  # descriptors
                 if isinstance(table, np.ndarray):
@@ -193,9 +193,9 @@ def load_photo_set(
         return _from_bunch(bunch, {"name": text, "options": extra}, text)
     path = Path(text.removeprefix("folder:"))
     if not text.startswith("folder:") and not path.exists():
-        raise ValueError(f"dataset {text!r} is neither a folder nor one of {', '.join(fetchers())}")
+        raise ValueError(f"dataset {text!r} is neither a folder nor one of {', '.join(fetchers())}.")
     if options:
-        raise ValueError(f"options {sorted(options)} are for collections by name, not for {path}")
+        raise ValueError(f"options {sorted(options)} are for collections by name, not for {path}.")
     table = path if path.suffix.lower() == ".csv" else None
     folder = path if table is None else path.parent
     source = {"folder": str(path.absolute())}
@@ -285,8 +285,7 @@ def _hash_file(path: str) -> str | None:
 
 @lru_cache(maxsize=2**21)  # one for each photograph: R1M and a few other collections
 def _hash_content(path: str, *state: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return hash_file(path, 16)
 
 
 def _describe(item: Any, root: str, contents: Mapping[str, str | None]) -> bytes:

@@ -78,7 +78,9 @@ def to_plain(value: Any) -> Any:
             "dtype": str(value.dtype),
         }
     if isinstance(value, FrozenEstimator):
-        raise NotPlainError("a FrozenEstimator holds what it learned, which is no setting; use whitening_set")
+        raise NotPlainError(
+            "a FrozenEstimator holds what it learned, which is no setting; use whitening_set."
+        )
     if isinstance(value, BaseEstimator) and not isinstance(value, type):
         params = value.get_params(deep=False)
         kept = {name: to_plain(param) for name, param in params.items() if name not in _ELSEWHERE}
@@ -89,7 +91,7 @@ def to_plain(value: Any) -> Any:
         return {"partial": to_plain(value.func), "args": arguments, "keywords": keywords}
     if callable(value) and hasattr(value, "__qualname__") and "<" not in value.__qualname__:
         return {"name": _name(value)}
-    raise NotPlainError(f"a {type(value).__name__} cannot be written as a setting")
+    raise NotPlainError(f"a {type(value).__name__} cannot be written as a setting.")
 
 
 def from_plain(plain: Any, trusted: Collection[str] = ()) -> Any:
@@ -130,17 +132,17 @@ def from_plain(plain: Any, trusted: Collection[str] = ()) -> Any:
     if "estimator" in plain:
         kind = _find(plain["estimator"], trusted)
         if not (isinstance(kind, type) and issubclass(kind, BaseEstimator)):
-            raise ValueError(f"{plain['estimator']} is no estimator")
+            raise ValueError(f"{plain['estimator']} is no estimator.")
         local = sorted(set(plain["params"]) & set(_ELSEWHERE))
         if local:
-            raise ValueError(f"{plain['estimator']}: {', '.join(local)} cannot come from a file")
+            raise ValueError(f"{plain['estimator']}: {', '.join(local)} cannot come from a file.")
         return kind(**{name: from_plain(item, trusted) for name, item in plain["params"].items()})
     if "partial" in plain:
         keywords = {name: from_plain(item, trusted) for name, item in plain["keywords"].items()}
         return partial(from_plain(plain["partial"], trusted), *from_plain(plain["args"], trusted), **keywords)
     if "name" in plain:
         return _find(plain["name"], trusted)
-    raise ValueError(f"not a setting: {plain}")
+    raise ValueError(f"not a setting: {plain}.")
 
 
 def _name(thing: Any) -> str:
@@ -159,22 +161,22 @@ def _find(name: str, trusted: Collection[str]) -> Any:
     advice = "name it in `trusted` if you trust the file"
     parts = str(name).split(".")
     if name not in trusted and (parts[0] not in _PACKAGES or any(part.startswith("__") for part in parts)):
-        raise ValueError(f"{name} is not of {' or '.join(_PACKAGES)}: {advice}")
+        raise ValueError(f"{name} is not of {' or '.join(_PACKAGES)}: {advice}.")
     if name not in trusted and parts[0] == "skretrieval" and not _within(name, _CALLABLE):
-        raise ValueError(f"{name} is not of the stages of a Pipeline: {advice}")
+        raise ValueError(f"{name} is not of the stages of a Pipeline: {advice}.")
     try:
         found = _get(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be found: {error}") from error
+        raise ValueError(f"{name} cannot be found: {error}.") from error
     if name in trusted:
         return found
     home = str(getattr(found, "__module__", ""))
     if home.split(".")[0] not in _PACKAGES:
-        raise ValueError(f"{name} is not of {' or '.join(_PACKAGES)}, which only imports it")
+        raise ValueError(f"{name} is not of {' or '.join(_PACKAGES)}, which only imports it.")
     if isinstance(found, type) and issubclass(found, BaseEstimator):
         return found
     if not _within(home, _CALLABLE) or any(part.startswith("_") for part in parts):
-        raise ValueError(f"{name} is not an estimator, nor public in a stage of a Pipeline: {advice}")
+        raise ValueError(f"{name} is not an estimator, nor public in a stage of a Pipeline: {advice}.")
     return found
 
 

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics import evaluate as score_rankings
-from ..metrics import standard_error
-from ..retrieval._base import RetrieverMixin
+from ..metrics import evaluate_rankings, standard_error
 from ._photo_set import PhotoSet
 
 _BLOCK = 2**22  # ranks held at a time: 32 MB of indices, and as much again while they are scored
@@ -45,11 +43,13 @@ def rank(
         part_own = None if own is None else own[start:stop]
         ranks = _search(index, take(queries, slice(start, stop)), depth, part_own)
         part = truth if protocol == "ukbench" else truth[start:stop]
-        blocks.append((stop - start, score_rankings(ranks, part, protocol, **params)))
+        blocks.append((stop - start, evaluate_rankings(ranks, part, protocol, **params)))
     return _joined([figures for _, figures in blocks], protocol, params)
 
 
-def _joined(blocks: list[dict[str, dict[str, Any]]], protocol: str, params: dict[str, Any]):
+def _joined(
+    blocks: list[dict[str, dict[str, Any]]], protocol: str, params: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Put the figures of all blocks together."""
     metrics: dict[str, dict[str, Any]] = {}
     per_query: dict[str, np.ndarray] = {}
@@ -74,11 +74,13 @@ def _joined(blocks: list[dict[str, dict[str, Any]]], protocol: str, params: dict
 
 
 def _search(index: Any, queries: Any, depth: int, own: np.ndarray | None) -> np.ndarray:
-    """Rank the gallery; `own` is the gallery item that each query is, which expansion may want to leave out."""
-    if own is None or not isinstance(index, RetrieverMixin):
+    """Rank the gallery; `own` is the gallery item that each query is, which expansion may want to leave out.
+
+    It stays in the ranking: the protocols skip it.
+    """
+    if own is None or not hasattr(index, "search"):  # a retriever of another package
         return index.kneighbors(queries, n_neighbors=depth, return_distance=False)
-    checked = index._index._check_queries(queries)
-    return index._search(checked, depth, own)[1]
+    return index.search(queries, depth, own=own)[1]
 
 
 def take(descriptors: Any, which: Any) -> Any:

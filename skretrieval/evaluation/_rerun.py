@@ -82,7 +82,7 @@ def rerun(
             )
             was, now = record["weights_fingerprint"], again.record["weights_fingerprint"]
             if was != now and not _learns(pipeline):
-                raise ValueError(f"The weights are others than those of the result: {now} instead of {was}")
+                raise ValueError(f"The weights are others than those of the result: {now} instead of {was}.")
             found.append(again)
     return found[0] if len(found) == 1 else Comparison(found)
 
@@ -96,7 +96,7 @@ def _reload(record: Mapping[str, Any], part: str, given: Any, data_home: Any, do
     summaries = wanted if many else [wanted]
     places = [None] * len(summaries) if given is None else as_list(given)
     if len(places) != len(summaries):
-        raise ValueError(f"{part}: the result has {len(summaries)}, got {len(places)}")
+        raise ValueError(f"{part}: the result has {len(summaries)}, got {len(places)}.")
     loaded = [_reload_one(part, *pair, data_home, download) for pair in zip(summaries, places, strict=True)]
     return loaded if many else loaded[0]
 
@@ -106,7 +106,7 @@ def _reload_one(
 ) -> PhotoSet:
     source = summary["source"]
     if given is None and source is None:
-        raise ValueError(f"{part}: {summary['name']} was given from memory; give it again")
+        raise ValueError(f"{part}: {summary['name']} was given from memory; give it again.")
     place = given
     options = None
     if place is None:
@@ -114,19 +114,20 @@ def _reload_one(
         options = source.get("options")
         foreign = sorted(set(options or ()) - _OPTIONS)
         if foreign:
-            raise ValueError(f"{part}: {', '.join(foreign)} cannot come from a result")
+            raise ValueError(f"{part}: {', '.join(foreign)} cannot come from a result.")
     loaded, _ = load(place, data_home, download, options)
     if loaded.digest() != summary["hash"]:
         raise ValueError(
             f"{part}: the photographs or the ground truth of {loaded.name} are others than those of the result "
-            f"(hash {loaded.digest()}, expected {summary['hash']})"
+            f"(hash {loaded.digest()}, expected {summary['hash']})."
         )
     return loaded
 
 
 def _rebuild(record: Mapping[str, Any], weights: Any, trusted: Collection[str]) -> Pipeline:
     if "steps" not in record["pipeline"]:
-        raise ValueError(f"{record['name']} cannot be rerun: {record['pipeline']['why_not_rerunnable']}")
+        why = record["pipeline"]["why_not_rerunnable"].removesuffix(".")
+        raise ValueError(f"{record['name']} cannot be rerun: {why}.")
     pipeline = from_plain(record["pipeline"]["steps"], trusted)
     if weights is not None:
         pipeline.set_params(**{f"{pipeline.steps[0][0]}__weights": str(weights)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._io import write_text
 from ..metrics import randomization_test
 
 FORMAT = "skretrieval evaluation"
@@ -108,7 +110,7 @@ class Comparison:
 
     evaluations: list[Evaluation]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Evaluation]:
         return iter(self.evaluations)
 
     def __len__(self) -> int:
@@ -175,7 +177,7 @@ class Comparison:
             }
         text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            write_text(path, text + "\n")
         return text
 
     def table(self) -> list[list[str]]:
@@ -211,7 +213,17 @@ class Comparison:
 
 
 def read_records(source: Any) -> list[dict[str, Any]]:
-    """Read the records of a file, of its text, or of an evaluation.
+    """Read the records of a result file, or of an evaluation.
+
+    Parameters
+    ----------
+    source : path, Evaluation or Comparison
+        What ``to_json`` has written, or what it writes.
+
+    Returns
+    -------
+    records : list of dict
+        See :class:`Evaluation`; ``Evaluation(record)`` makes one of each.
 
     Raises
     ------
@@ -226,16 +238,16 @@ def read_records(source: Any) -> list[dict[str, Any]]:
         return [evaluation.record for evaluation in source]
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"No such file: {path}")
+        raise FileNotFoundError(f"No such file: {path}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is no JSON: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is no result of `skretrieval evaluate`")
+        raise ValueError(f"{path} is no result of `skretrieval evaluate`.")
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} is of version {content.get('format_version')}, this program reads {FORMAT_VERSION}"
+            f"{path} is of version {content.get('format_version')}, this program reads {FORMAT_VERSION}."
         )
     return content["evaluations"]
 

@@ -12,15 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
-from ..extraction import FeatureMaps
 from ..model_selection import warn_if_overlapping
 from ..postprocessing import DatabaseAugmentation
 from ._photo_set import PhotoSet
+from ._pipelines import (
+    changed,
+    dimension,
+    encoder_key,
+    failures,
+    fit_augmentations,
+    frozen,
+    split,
+    through,
+)
 from ._plain import NotPlainError, to_plain
 from ._rank import rank, take
 
@@ -38,7 +45,7 @@ class Run:
 
 
 @dataclass
-class _Front:
+class _Encoder:
     """A fitted extractor and pooler, or whatever turns items into descriptors."""
 
     steps: list[tuple[str, Any]]
@@ -66,17 +73,21 @@ class Workspace:
         self.memory = memory
         self.verbose = verbose
         self._extractors: dict[str, Any] = {}
-        self._fronts: dict[str, _Front] = {}
+        self._encoders: dict[str, _Encoder] = {}
         self._described: dict[tuple[str, ...], tuple[Any, dict[int, str]]] = {}
         self._overlaps: dict[tuple[str, str], int] = {}
         self._lent: list[Any] | None = None  # extractors that use a temporary folder, where it is one
 
     def forget(self, pipeline: Pipeline) -> None:
         """Drop the descriptors that the extractor and pooler of a Pipeline gave."""
-        key = front_key(split(pipeline)[0])
+        key = encoder_key(split(pipeline)[0])
         if key is not None:
-            self._fronts = {name: front for name, front in self._fronts.items() if front.settings != key}
-            self._described = {name: kept for name, kept in self._described.items() if name[0] != key}
+            self._encoders = {
+                name: encoder for name, encoder in self._encoders.items() if encoder.settings != key
+            }
+            self._described = {
+                name: described for name, described in self._described.items() if name[0] != key
+            }
 
     def run(
         self,
@@ -113,25 +124,25 @@ class Workspace:
         here = learning is None
         source = photographs if learning is None else learning
         labels = None if here else source.groups()
-        front_steps, rest, retriever = split(pipeline)
-        front = self._fit_front(front_steps, source)
-        fitted, descriptors = self._fit_rest(rest, front.learned, labels, pairs)
-        failed = {"whitening": front.failed} if not here else {}
+        encoder_steps, rest, retriever = split(pipeline)
+        encoder = self._fit_encoder(encoder_steps, source)
+        fitted, descriptors = self._fit_rest(rest, encoder.learned, labels, pairs)
+        failed = {"whitening": encoder.failed} if not here else {}
         if here:
-            raw, gallery, failed["gallery"] = front.learned, descriptors, front.failed
+            raw, gallery, failed["gallery"] = encoder.learned, descriptors, encoder.failed
         else:
-            raw, failed["gallery"] = self._describe(front, photographs.images, photographs.key())
-            gallery = _through(fitted, raw)
+            raw, failed["gallery"] = self._describe(encoder, photographs.images, photographs.key())
+            gallery = through(fitted, raw)
         fitted = [
             (name, step if step is not None else clone(given))
             for (name, step), (_, given) in zip(fitted, rest, strict=True)
         ]
-        gallery = _fit_augmentations(fitted, rest, gallery)
-        queries, failed["queries"] = self._queries(front, fitted, photographs, raw, gallery, query_params)
+        gallery = fit_augmentations(fitted, rest, gallery)
+        queries, failed["queries"] = self._queries(encoder, fitted, photographs, raw, gallery, query_params)
         described = time.perf_counter()
         index = clone(retriever).fit(gallery)
         metrics, per_query = rank(index, queries, photographs, dict(protocol_params or {}))
-        whole = frozen([*front.steps, *fitted, (pipeline.steps[-1][0], index)])
+        whole = frozen([*encoder.steps, *fitted, (pipeline.steps[-1][0], index)])
         seconds = {"describe": described - began, "search": time.perf_counter() - described}
         return Run(whole, metrics, per_query, failed, dimension(gallery), seconds)
 
@@ -153,13 +164,13 @@ class Workspace:
         return self._overlaps[key]
 
     # ------------------------------------------------------------------ photographs to raw descriptors
-    def _fit_front(self, steps: list[tuple[str, Any]], source: PhotoSet) -> _Front:
+    def _fit_encoder(self, steps: list[tuple[str, Any]], source: PhotoSet) -> _Encoder:
         if not steps:
-            return _Front([], learned=source.images)
-        settings = front_key(steps)
+            return _Encoder([], learned=source.images)
+        settings = encoder_key(steps)
         key = None if settings is None else f"{settings} {source.key()}"
-        if key is not None and key in self._fronts:
-            return self._fronts[key]
+        if key is not None and key in self._encoders:
+            return self._encoders[key]
         (extractor_name, extractor), (pooler_name, pooler) = steps
         extractor = self.fit_extractor(extractor, source)
         pooler = clone(pooler)
@@ -168,10 +179,10 @@ class Workspace:
             maps = _maps(extractor, source.images)
             learned = pooler.fit_transform(maps)
         fitted = [(extractor_name, extractor), (pooler_name, pooler)]
-        front = _Front(fitted, settings, key, learned, failures(maps))
+        encoder = _Encoder(fitted, settings, key, learned, failures(maps))
         if key is not None:
-            self._fronts[key] = front
-        return front
+            self._encoders[key] = encoder
+        return encoder
 
     def fit_extractor(self, extractor: Any, source: PhotoSet) -> Any:
         """Fit an extractor, or return one that was fitted with the same settings on the same photographs."""
@@ -196,47 +207,60 @@ class Workspace:
         return self._extractors[key]
 
     def _describe(
-        self, front: _Front, items: Any, digest: str, params: Mapping[str, Any] | None = None
+        self, encoder: _Encoder, items: Any, digest: str, params: Mapping[str, Any] | None = None
     ) -> tuple[Any, dict[int, str]]:
         """Return the raw descriptors of some photographs, and which of them could not be read."""
-        if not front.steps:
+        if not encoder.steps:
             return items, {}
         params = dict(params or {})
         key = None
-        if front.settings is not None and front.key is not None:
-            key = (front.settings, front.key, digest, json.dumps(to_plain(params)))
+        if encoder.settings is not None and encoder.key is not None:
+            key = (encoder.settings, encoder.key, digest, json.dumps(to_plain(params)))
         if key is not None and key in self._described:
             return self._described[key]
-        (_, extractor), _ = front.steps
-        with changed(Pipeline(front.steps), params):
+        (_, extractor), _ = encoder.steps
+        with changed(Pipeline(encoder.steps), params):
             maps = _maps(extractor, items)
-            result = front.steps[1][1].transform(maps), failures(maps)
+            result = encoder.steps[1][1].transform(maps), failures(maps)
         if key is not None:
             self._described[key] = result
         return result
 
-    def _queries(self, front, fitted, photographs, raw, gallery, query_params) -> tuple[Any, dict[int, str]]:
+    def _queries(
+        self,
+        encoder: _Encoder,
+        fitted: list[tuple[str, Any]],
+        photographs: PhotoSet,
+        raw: Any,
+        gallery: Any,
+        query_params: Mapping[str, Any] | None,
+    ) -> tuple[Any, dict[int, str]]:
         """Describe the queries; those that are gallery items as they stand are not described again."""
         query_params = dict(query_params or {})
-        names = {name for name, _ in front.steps}
-        for_front = {key: value for key, value in query_params.items() if key.split("__")[0] in names}
-        for_rest = {key: value for key, value in query_params.items() if key not in for_front}
+        names = {name for name, _ in encoder.steps}
+        for_encoder = {key: value for key, value in query_params.items() if key.split("__")[0] in names}
+        for_rest = {key: value for key, value in query_params.items() if key not in for_encoder}
         failed: dict[int, str] = {}
         items, kind = photographs.queries, "queries"
         if items is None:
+            assert (
+                photographs.query_indices is not None
+            )  # a collection has queries, or says which images they are
             if not query_params:
                 return take(gallery, photographs.query_indices), {}
             items, kind = [photographs.images[i] for i in photographs.query_indices], "own"
-        if kind == "own" and not for_front:
+        if kind == "own" and not for_encoder:
             raw = take(raw, photographs.query_indices)
         else:
-            raw, failed = self._describe(front, items, f"{photographs.key()}-{kind}", for_front)
+            raw, failed = self._describe(encoder, items, f"{photographs.key()}-{kind}", for_encoder)
         with changed(Pipeline(fitted or [("none", "passthrough")]), for_rest):
-            return _through(fitted, raw), failed
+            return through(fitted, raw), failed
 
     # ------------------------------------------------------------------ raw descriptors to descriptors
     @staticmethod
-    def _fit_rest(rest, descriptors, labels, pairs) -> tuple[list[tuple[str, Any]], Any]:
+    def _fit_rest(
+        rest: list[tuple[str, Any]], descriptors: Any, labels: Any, pairs: Any
+    ) -> tuple[list[tuple[str, Any]], Any]:
         """Fit whitening and the like; what works on the gallery itself waits, as None."""
         fitted: list[tuple[str, Any]] = []
         used_pairs = pairs is None
@@ -260,47 +284,8 @@ class Workspace:
                 )
             fitted.append((name, step))
         if not used_pairs:
-            raise ValueError("whitening_pairs was given, but no step learns from pairs")
+            raise ValueError("whitening_pairs was given, but no step learns from pairs.")
         return fitted, descriptors
-
-
-def split(pipeline: Pipeline) -> tuple[list, list, Any]:
-    """Split into extractor and pooler (none where descriptors come in), the steps after them, and the retriever.
-
-    Raises
-    ------
-    TypeError
-        If it is no Pipeline that ends in a retriever.
-    """
-    if not isinstance(pipeline, Pipeline) or not hasattr(pipeline.steps[-1][1], "kneighbors"):
-        raise TypeError(f"Expected a Pipeline whose last step is a retriever, got {pipeline!r}")
-    *steps, (_, retriever) = pipeline.steps
-    has_maps = len(steps) > 1 and (hasattr(steps[0][1], "image_size") or steps[0][0] == "extractor")
-    cut = 2 if has_maps else 0
-    return steps[:cut], steps[cut:], retriever
-
-
-def frozen(steps: list[tuple[str, Any]]) -> Pipeline:
-    """Put fitted steps together, so that ``fit`` indexes another gallery without learning anew."""
-    *before, last = steps
-    held = [
-        (
-            name,
-            step
-            if step == "passthrough" or isinstance(step, DatabaseAugmentation)
-            else FrozenEstimator(step),
-        )
-        for name, step in before
-    ]
-    return Pipeline([*held, last])
-
-
-def front_key(steps: list[tuple[str, Any]]) -> str | None:
-    """Write the settings of an extractor and a pooler as text, if that is possible."""
-    try:
-        return json.dumps([to_plain(step) for _, step in steps])
-    except NotPlainError:
-        return None
 
 
 @contextmanager
@@ -315,8 +300,10 @@ def workspace_for(
     if memory is not None:
         yield Workspace(memory, verbose)
         return
-    fronts = [str(pipeline.steps[0][1]) for pipeline in pipelines if hasattr(pipeline.steps[0][1], "memory")]
-    if not temporary and len(fronts) == len(set(fronts)):
+    extractors = [
+        str(pipeline.steps[0][1]) for pipeline in pipelines if hasattr(pipeline.steps[0][1], "memory")
+    ]
+    if not temporary and len(extractors) == len(set(extractors)):
         yield Workspace(None, verbose)
         return
     with tempfile.TemporaryDirectory(prefix="skretrieval-maps-") as folder:
@@ -347,61 +334,5 @@ def _kept_for_now(extractor: Any) -> Iterator[None]:
             extractor.set_params(memory=None)
 
 
-@contextmanager
-def changed(pipeline: Pipeline, params: Mapping[str, Any]) -> Iterator[None]:
-    """Set parameters of a fitted Pipeline for now."""
-    usual = {name: pipeline.get_params()[name] for name in params if name in pipeline.get_params()}
-    unknown = sorted(set(params) - set(usual))
-    if unknown:
-        raise ValueError(f"query_params: {unknown} are no parameters of the steps before the retriever")
-    pipeline.set_params(**params)
-    try:
-        yield
-    finally:
-        pipeline.set_params(**usual)
-
-
 def _maps(extractor: Any, items: Any) -> Any:
     return items if isinstance(extractor, str) else extractor.transform(items)
-
-
-def failures(maps: Any) -> dict[int, str]:
-    """Tell which photographs could not be read."""
-    return dict(maps.failed_) if isinstance(maps, FeatureMaps) else {}
-
-
-def _through(steps: list[tuple[str, Any]], descriptors: Any) -> Any:
-    for _, step in steps:
-        if step is not None and step != "passthrough":
-            descriptors = step.transform(descriptors)
-    return descriptors
-
-
-def _fit_augmentations(fitted, rest, gallery: Any) -> Any:
-    """Fit what works on the gallery itself; it stands right before the retriever."""
-    for place, ((_, step), (name, given)) in enumerate(zip(fitted, rest, strict=True)):
-        if isinstance(given, DatabaseAugmentation):
-            if any(not isinstance(later, DatabaseAugmentation) for _, later in rest[place + 1 :]):
-                raise ValueError(f"{name}: DatabaseAugmentation belongs right before the retriever")
-            gallery = step.fit_transform(gallery)
-    return gallery
-
-
-def dimension(descriptors: Any) -> int:
-    """Tell how many numbers describe a photograph, or a region of it."""
-    first = descriptors[0] if isinstance(descriptors, list | tuple) else descriptors
-    return int(np.shape(first)[-1])
-
-
-def device_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Tell what a fitted Pipeline ran on, and with which weights."""
-    extractor: Any = getattr(pipeline.steps[0][1], "estimator", None)
-    if not hasattr(extractor, "torch_device"):
-        return {"device": "cpu", "weights_fingerprint": None, "dtype": None}
-    device = extractor.torch_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {
-        "device": name,
-        "weights_fingerprint": extractor.fingerprint_,
-        "dtype": getattr(extractor, "dtype", "float32"),
-    }

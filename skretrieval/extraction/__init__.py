@@ -4,6 +4,7 @@ from ._conv import ConvFeatureExtractor
 from ._feature_maps import FeatureMaps
 from ._images import (
     ImageCrop,
+    UnreadableImageWarning,
     check_images,
     content_digest,
     image_name,
@@ -20,6 +21,7 @@ __all__ = [
     "FeatureMaps",
     "ImageCrop",
     "PatchNetwork",
+    "UnreadableImageWarning",
     "check_images",
     "content_digest",
     "image_name",

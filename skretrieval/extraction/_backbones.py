@@ -1,9 +1,9 @@
-"""Networks by name, module or factory; their weights; the layers that can be tapped."""
+"""Networks by name, module or factory, and their weights."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
+import logging
 import os
 import re
 import threading
@@ -18,25 +18,17 @@ import torch
 import torchvision
 from sklearn.utils import check_random_state
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from .._io import hash_bytes, new_hash
+
+_LOG = logging.getLogger("skretrieval.extraction")
+
 
 # Random weights come from the one generator of the process: threads draw one after the other.
 _DRAWING = threading.RLock()
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-# The last convolutional output of torchvision families that keep it neither in `features` nor in `layer4`.
-_TRUNKS = {
-    "GoogLeNet": "inception5b",
-    "Inception3": "Mixed_7c",
-    "RegNet": "trunk_output",
-    "ShuffleNetV2": "conv5",
-    "SwinTransformer": "permute",
-    "MNASNet": "layers",
-    "MaxVit": "blocks",
-}
-_ALEXNET = {"relu": (1, 4, 7, 9, 11), "conv": (0, 3, 6, 8, 10), "pool": {1: 2, 2: 5, 5: 12}}
 
 
 def torchvision_names() -> list[str]:
@@ -51,10 +43,12 @@ def check_backbone(backbone: Any) -> None:
         if backbone.lower() not in names:
             near = [name for name in names if name[:4] == backbone.lower()[:4]] or names[:8]
             raise ValueError(
-                f"backbone={backbone!r} is no torchvision classification network; near: {', '.join(near)}"
+                f"backbone={backbone!r} is no torchvision classification network; near: {', '.join(near)}."
             )
     elif not isinstance(backbone, nn.Module) and not callable(backbone):
-        raise ValueError(f"backbone must be a name, an nn.Module or a factory, got {type(backbone).__name__}")
+        raise ValueError(
+            f"backbone must be a name, an nn.Module or a factory, got {type(backbone).__name__}."
+        )
 
 
 def unwrapped(backbone: Any) -> tuple[Any, Callable | None]:
@@ -117,7 +111,7 @@ def build_module(
         module = _named(backbone, trained) if isinstance(backbone, str) else backbone()
     if not isinstance(module, nn.Module):
         raise ValueError(
-            f"The factory {title(backbone)} must return an nn.Module, got {type(module).__name__}"
+            f"The factory {title(backbone)} must return an nn.Module, got {type(module).__name__}."
         )
     if state is not None:
         load_state_dict(module, state, source, strict)
@@ -147,6 +141,12 @@ def normalisation(backbone: Any, weights: Any) -> tuple[tuple, tuple]:
     return IMAGENET_MEAN, IMAGENET_STD
 
 
+def default_weights_file(backbone: str) -> str:
+    """Say where torch keeps torchvision's default weights of a network."""
+    url = torchvision.models.get_model_weights(backbone).DEFAULT.url
+    return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+
+
 def default_state_dict(backbone: str, progress: bool) -> dict:
     """Load torchvision's default weights, from torch's cache or by download.
 
@@ -156,10 +156,14 @@ def default_state_dict(backbone: str, progress: bool) -> dict:
         If there is neither: the message says which file to put where, and its hash prefix.
     """
     weights = torchvision.models.get_model_weights(backbone).DEFAULT
-    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
-    name = os.path.basename(weights.url)
+    path = default_weights_file(backbone)
+    folder, name = os.path.split(path)
     match = re.search(r"-([0-9a-f]{8,})\.", name)
     try:
+        if not os.path.isfile(path):  # torch's own download would write to stderr
+            _LOG.info("Downloading the weights of %s from %s to %s", backbone, weights.url, path)
+            os.makedirs(folder, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, path, match and match.group(1), progress=progress)
         return weights.get_state_dict(progress=progress, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise OSError(
@@ -183,15 +187,15 @@ def read_state_dict(path: Any) -> dict:
     """Read a state dict with ``weights_only=True``; unwrap {"state_dict": ...} and DataParallel's prefix."""
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"weights={path!r}: no such file")
+        raise FileNotFoundError(f"weights={path!r}: no such file.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and EOF errors for a damaged file
-        raise ValueError(f"weights={path!r} cannot be read as a state dict: {error}") from error
+        raise ValueError(f"weights={path!r} cannot be read as a state dict: {error}.") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"weights={path!r} holds no state dict (a mapping of names to tensors)")
+        raise ValueError(f"weights={path!r} holds no state dict (a mapping of names to tensors).")
     return _state_dict({name.removeprefix("module."): value for name, value in state.items()}, like=state)
 
 
@@ -212,7 +216,7 @@ def load_state_dict(
     try:
         module.load_state_dict(state, strict=strict, assign=assign)
     except RuntimeError as error:
-        raise ValueError(f"The weights do not fit the backbone ({source}): {error}") from error
+        raise ValueError(f"The weights do not fit the backbone ({source}): {error}.") from error
 
 
 def used_weights(module: nn.Module, tapped: nn.Module) -> dict:
@@ -227,128 +231,17 @@ def architecture(tapped: nn.Module) -> str:
     """Hash what a network does besides its weights: its parts, their settings, and the traced code."""
     parts = [f"{type(part).__module__}.{type(part).__qualname__}" for part in tapped.modules()]
     code = [str(getattr(part, "code", "")) for part in tapped.modules()]
-    return hashlib.blake2b(repr((repr(tapped), parts, code)).encode(), digest_size=8).hexdigest()
+    return hash_bytes(repr((repr(tapped), parts, code)).encode(), size=8)
 
 
 def fingerprint(state: dict) -> str:
     """Hash names, shapes, types and values of a state dict."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_hash(16)
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
     return digest.hexdigest()
-
-
-def tap(module: nn.Module, layers: Any) -> nn.Module:
-    """Return a module, in evaluation mode, whose output is the asked layers (a tensor, or a tuple of them).
-
-    Parameters
-    ----------
-    module : nn.Module
-        The whole network.
-    layers : None, str or sequence of str
-        None for the output of the convolutional trunk, else torchvision node names or aliases.
-    """
-    part: Any
-    for part in module.modules():
-        if getattr(part, "inplace", False) is True:
-            part.inplace = False  # else an activation would overwrite the map of the layer before it
-    if layers is None:
-        return _trunk(module)
-    names = [layers] if isinstance(layers, str) else list(layers)
-    if not names:
-        raise ValueError("layers is empty; use None for the output of the convolutional trunk")
-    nodes = [_resolve(module, name) for name in names]
-    try:
-        known = get_graph_node_names(module, suppress_diff_warning=True)[1]
-    except Exception as error:  # torch.fx raises its own and arbitrary errors of the traced code
-        raise ValueError(
-            f"layers={layers!r}: {type(module).__name__} cannot be traced ({error}); give a module whose forward "
-            "returns the maps (a tensor or a tuple of tensors) and layers=None"
-        ) from error
-    for name, node in zip(names, nodes, strict=True):
-        if node not in known and not any(candidate.startswith(f"{node}.") for candidate in known):
-            raise ValueError(
-                f"layers: {name!r} is no layer of {type(module).__name__}; the last ones are "
-                f"{', '.join(known[-12:])}"
-            )
-    traced = create_feature_extractor(
-        module, {node: node for node in dict.fromkeys(nodes)}, suppress_diff_warning=True
-    )
-    return _Ordered(traced, nodes)
-
-
-class _Ordered(nn.Module):
-    """Turn the dict that torchvision's extractor returns into a tuple in the asked order."""
-
-    def __init__(self, traced: nn.Module, nodes: list[str]):
-        super().__init__()
-        self.traced = traced
-        self.nodes = nodes
-
-    def forward(self, images):
-        """Return a tuple of maps, one per asked layer."""
-        outputs = self.traced(images)
-        return tuple(outputs[node] for node in self.nodes)
-
-
-def _trunk(module: Any) -> nn.Module:
-    if hasattr(module, "features") and hasattr(module, "classifier"):
-        return module.features
-    if hasattr(module, "layer4") and hasattr(module, "fc"):
-        return tap(module, "layer4")
-    node = _TRUNKS.get(type(module).__name__)
-    return module if node is None else tap(module, node)
-
-
-def _resolve(module: nn.Module, name: str) -> str:
-    """Translate an alias into a node name of this module; other names pass through."""
-    if name == "last_conv":
-        return _last_conv(module)
-    match = re.fullmatch(r"(conv|relu|pool)(\d)(?:_(\d))?", name)
-    if match is None or not isinstance(getattr(module, "features", None), nn.Sequential):
-        return name
-    kind, block, place = match.group(1), int(match.group(2)), match.group(3)
-    if type(module).__name__ == "AlexNet" and place is None:
-        table: Any = _ALEXNET[kind]
-        position = table.get(block) if isinstance(table, dict) else dict(enumerate(table, 1)).get(block)
-        return name if position is None else f"features.{position}"
-    if type(module).__name__ == "VGG":
-        return _vgg_nodes(module).get(name, name)
-    return name
-
-
-def _vgg_nodes(module: Any) -> dict[str, str]:
-    """Name the layers of a VGG as its paper does: conv5_3, relu5_3, pool5."""
-    nodes, block, place = {}, 1, 0
-    for position, layer in enumerate(module.features):
-        node = f"features.{position}"
-        if isinstance(layer, nn.Conv2d):
-            place += 1
-            nodes[f"conv{block}_{place}"] = node
-        elif isinstance(layer, nn.ReLU):
-            nodes[f"relu{block}_{place}"] = node
-        elif isinstance(layer, nn.MaxPool2d):
-            nodes[f"pool{block}"] = node
-            block, place = block + 1, 0
-    return nodes
-
-
-def _last_conv(module: nn.Module) -> str:
-    """Return the output of the last convolution and its activation: the trunk without a final pooling."""
-    if hasattr(module, "layer4") and hasattr(module, "fc"):
-        return "layer4"
-    features = getattr(module, "features", None)
-    if isinstance(features, nn.Sequential):
-        position = len(features) - 1
-        while isinstance(features[position], nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d | nn.Dropout):
-            position -= 1
-        return f"features.{position}"
-    node = _TRUNKS.get(type(module).__name__)
-    if node is None:
-        raise ValueError(f"layers='last_conv' is not known for {type(module).__name__}; give a node name")
-    return node
 
 
 def title(backbone: str | nn.Module | Callable) -> str:

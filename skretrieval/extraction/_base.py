@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, Tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch.nn import functional
 
@@ -61,7 +61,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
 
     # ------------------------------------------------------------------ public
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Load or learn the network.
 
         Parameters
@@ -82,7 +82,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         self._fit_network(images)
         return self
 
-    def transform(self, X) -> FeatureMaps:
+    def transform(self, X: Any) -> FeatureMaps:
         """Return the feature maps of the photographs, computed when they are asked for.
 
         Parameters
@@ -109,7 +109,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
             check_headers(images)
         return FeatureMaps(self, images)
 
-    def set_output(self, *, transform=None):
+    def set_output(self, *, transform: str | None = None) -> Self:
         """Do nothing: maps are no table. Present so that ``Pipeline.set_output`` reaches the later steps.
 
         Parameters
@@ -124,7 +124,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         """
         return self
 
-    def get_feature_names_out(self, input_features=None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the channels, so that ``Pipeline.get_feature_names_out`` works.
 
         Parameters
@@ -140,13 +140,13 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         prefix = type(self).__name__.lower()
         return np.array([f"{prefix}{k}" for k in range(sum(self.channels()))], dtype=object)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.requires_fit = False
         return tags
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         state = super().__getstate__()
         return {key: value for key, value in state.items() if key not in ("_net", "_net_key", "_n_channels")}
 
@@ -227,7 +227,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
             If `image_size` is none of what it may be.
         """
         if self.image_size is None or isinstance(self.image_size, Integral):
-            return [self.image_size]
+            return [None if self.image_size is None else int(self.image_size)]
         sizes = list(self.image_size)
         if not sizes or any(not isinstance(size, Integral) or size < 1 for size in sizes):
             raise ValueError(
@@ -242,7 +242,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         pixels = sum(array.shape[0] * array.shape[1] for array in entry.arrays)
         return min(self.batch_size, max(1, _CPU_PIXELS // pixels))
 
-    def _read(self, position: int, item: Any, store, known: Known | None) -> Bunch:
+    def _read(self, position: int, item: Any, store: Any, known: Known | None) -> Bunch:
         sizes = self.sizes()
         key, data = None, None
         digest: Any = None
@@ -259,7 +259,8 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
                 if maps is not None:  # None where the stored file is damaged
                     return Bunch(key=key, digest=digest, item=item, maps=maps, arrays=maps)
         # Decoding at a fraction is allowed down to twice the wanted size: the bicubic step then hides it.
-        draft = None if None in sizes else 2 * max(sizes)
+        longest = [size for size in sizes if size is not None]
+        draft = 2 * max(longest) if len(longest) == len(sizes) else None
         image = read_image(item, position=position, draft=draft, data=data)
         arrays = [resize_longest(image, size) for size in sizes]
         return Bunch(key=key, digest=digest, item=item, maps=None, arrays=arrays)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 from . import _backbones as backbones
 from ._base import BaseExtractor
 from ._classifier import Classifier, last_linear
+from ._layers import block_ends, tap
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -143,24 +146,24 @@ class ConvFeatureExtractor(BaseExtractor):
 
     def __init__(
         self,
-        backbone="vgg16",
+        backbone: str | nn.Module | Callable = "vgg16",
         *,
-        weights="DEFAULT",
-        layers=None,
-        image_size=1024,
-        multi_resolution=None,
-        batch_size=8,
-        device="auto",
-        dtype="float32",
-        on_error="raise",
-        memory=None,
-        memory_keeps="both",
-        memory_dtype="float32",
-        n_jobs=None,
-        store_weights=True,
-        random_state=None,
-        verbose=False,
-    ):
+        weights: str | os.PathLike | None = "DEFAULT",
+        layers: str | Sequence[str] | None = None,
+        image_size: int | Sequence[int] | None = 1024,
+        multi_resolution: str | None = None,
+        batch_size: int = 8,
+        device: str | torch.device = "auto",
+        dtype: str = "float32",
+        on_error: str = "raise",
+        memory: Any = None,
+        memory_keeps: str = "both",
+        memory_dtype: str = "float32",
+        n_jobs: int | None = None,
+        store_weights: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.backbone = backbone
         self.weights = weights
         self.layers = layers
@@ -260,12 +263,12 @@ class ConvFeatureExtractor(BaseExtractor):
             seed = backbones.seed_of(self.random_state)
             module = backbones.build_module(inner, seed, self._source_state(), self._title())
         if wrap is None:
-            tapped = backbones.tap(module.eval(), self.layers).eval().requires_grad_(False)
+            tapped = tap(module.eval(), self.layers).eval().requires_grad_(False)
         elif self.layers is None:
             tapped = wrap(module.eval()).eval().requires_grad_(False)
         else:
             raise ValueError(
-                f"layers={self.layers!r}: {backbones.title(self.backbone)} names the layer itself"
+                f"layers={self.layers!r}: {backbones.title(self.backbone)} names the layer itself."
             )
         used = backbones.used_weights(module, tapped)
         found = backbones.fingerprint(used)
@@ -285,6 +288,62 @@ class ConvFeatureExtractor(BaseExtractor):
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std, architecture=architecture)
 
+    # ------------------------------------------------------------------ what is known before anything is loaded
+    def check_backbone(self) -> None:
+        """Raise unless `backbone` is a torchvision classification network, a module or a factory.
+
+        Raises
+        ------
+        ValueError
+            Naming the nearest networks.
+        """
+        backbones.check_backbone(backbones.unwrapped(self.backbone)[0])
+
+    def missing_weights(self, download: bool = False) -> str | None:
+        """Tell which file of weights is needed and not there.
+
+        Parameters
+        ----------
+        download : bool, default=False
+            Whether torchvision's weights may be downloaded, and so are never missing.
+
+        Returns
+        -------
+        what : str or None
+            The file, with the network that it is of; None where nothing is missing.
+        """
+        name = backbones.unwrapped(self.backbone)[0]
+        if self.weights is None or (self.weights == "DEFAULT" and (download or not isinstance(name, str))):
+            return None
+        if self.weights != "DEFAULT":
+            return None if os.path.isfile(self.weights) else f"weights {self.weights}"
+        place = backbones.default_weights_file(name)
+        return None if os.path.isfile(place) else f"weights of {name} ({place})"
+
+    def block_ends(self) -> list[str]:
+        """Name the last layer at each spatial resolution of the network, as `layers` takes them.
+
+        Returns
+        -------
+        layers : list of str
+            From the first to the last. No weights are loaded.
+
+        Raises
+        ------
+        ValueError
+            If `backbone` is no name, or the layers of that network are not known.
+
+        Examples
+        --------
+        >>> from skretrieval.extraction import ConvFeatureExtractor
+        >>> ConvFeatureExtractor("squeezenet1_0").block_ends()
+        ['features.1', 'features.5', 'features.10', 'features.12']
+        """
+        self.check_backbone()
+        if not isinstance(self.backbone, str):
+            raise ValueError(f"{self._title()}: only of a network by name are the layers known.")
+        return list(block_ends(self.backbone))
+
     def _source_state(self) -> dict | None:
         inner = backbones.unwrapped(self.backbone)[0]
         return backbones.source_state(inner, self.weights, progress=bool(self.verbose))
@@ -301,7 +360,7 @@ class ConvFeatureExtractor(BaseExtractor):
             f"{self.dtype}"
         )
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         state = super().__getstate__()
         state.pop("_state_backbone", None)  # compared by identity, which ends with the process
         if not self.store_weights:

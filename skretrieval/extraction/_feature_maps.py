@@ -13,8 +13,8 @@ import torch
 from joblib import cpu_count, effective_n_jobs
 from tqdm import tqdm
 
-from .._cache import cached_arrays, to_half
-from ._images import image_name
+from .._cache import host_arrays, to_half
+from ._images import UnreadableImageWarning, image_name
 
 _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
 
@@ -86,7 +86,7 @@ class FeatureMaps:
     resolutions. ``maps[a:b]``, ``maps[index_array]``, ``maps[mask]`` and ``maps[key, ...]`` are again lazy.
     """
 
-    def __init__(self, extractor: Any, images: list, positions: np.ndarray | None = None):
+    def __init__(self, extractor: Any, images: list, positions: np.ndarray | None = None) -> None:
         self.extractor = extractor
         self.images = images
         self.positions = np.arange(len(images)) if positions is None else positions
@@ -110,11 +110,11 @@ class FeatureMaps:
     def __repr__(self) -> str:
         return f"FeatureMaps(n={len(self)}, extractor={type(self.extractor).__name__})"
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         if isinstance(key, tuple):
             if len(key) != 2 or key[1] is not Ellipsis:
                 raise IndexError(
-                    "FeatureMaps takes one index: maps differ in shape and cannot be sliced together"
+                    "FeatureMaps takes one index: maps differ in shape and cannot be sliced together."
                 )
             key = key[0]
         if isinstance(key, np.ndarray) and key.ndim == 0:
@@ -122,7 +122,7 @@ class FeatureMaps:
         if isinstance(key, int | np.integer):
             size = len(self)
             if not -size <= key < size:
-                raise IndexError(f"index {key} is out of range for {size} feature maps")
+                raise IndexError(f"index {key} is out of range for {size} feature maps.")
             one = self[np.array([key % size])]
             (entry,) = one
             self.failed_.update(one.failed_)
@@ -149,7 +149,7 @@ class FeatureMaps:
                 yield waiting.pop(turn)
                 turn += 1
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         raise TypeError(
             "FeatureMaps holds maps of differing shapes and does not form an array. Give it to a pooler "
             "(skretrieval.pooling), or iterate over it."
@@ -185,10 +185,12 @@ class FeatureMaps:
         news = {position: why for position, why in self.failed_.items() if position not in self._reported}
         if news:
             self._reported.update(news)
-            listed = "; ".join(list(news.values())[:20]) + ("; ..." if len(news) > 20 else "")
+            listed = "; ".join(why.removesuffix(".") for why in list(news.values())[:20]) + (
+                "; ..." if len(news) > 20 else ""
+            )
             warnings.warn(
-                f"{len(news)} of {len(self)} images could not be read and got a zero map: {listed}",
-                UserWarning,
+                f"{len(news)} of {len(self)} images could not be read and got a zero map: {listed}.",
+                UnreadableImageWarning,
                 stacklevel=2,
             )
 
@@ -287,7 +289,7 @@ def _finish(
     if extractor._rounds():
         outputs = to_half(outputs, positions[indices], [image_name(entry.item) for entry in entries])
     if store is not None:
-        hosts = cached_arrays(outputs)
+        hosts = host_arrays(outputs)
         for place, entry in enumerate(entries):
             store.call(entry.key, [host[place] for host in hosts])
     return MapBatch(indices, _packed(outputs), digests)
@@ -303,7 +305,7 @@ def _packed(outputs: list[torch.Tensor]) -> Any:
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
-def to_numpy(tensor) -> np.ndarray:
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Copy a tensor to the host; half precision becomes float32, which numpy and scikit-learn can use."""
     if tensor.element_size() < 4:
         tensor = tensor.float()

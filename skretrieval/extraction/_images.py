@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch.nn import functional
+
+from .._io import hash_array, hash_bytes
 
 _DECODING = threading.Lock()
 # Pixels above which torch resizes. It has Pillow's filter in vector instructions, 4 times as fast, which for a camera's
@@ -20,6 +21,10 @@ _DECODING = threading.Lock()
 # is smaller, the published collections of 1024 pixels among them, stays Pillow's to the bit.
 _LARGE = 2**21
 _MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe
+
+
+class UnreadableImageWarning(UserWarning):
+    """Photographs could not be read and were left out, as ``on_error="warn"`` asks for; the message lists them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,7 @@ class ImageCrop:
     image: Any
     box: tuple[float, float, float, float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         box = tuple(self.box)
         if len(box) != 4:
             raise ValueError(f"box must be (left, top, right, bottom), got {len(box)} numbers.")
@@ -146,15 +151,15 @@ def check_headers(items: list) -> None:
 class _naming:
     """Turn whatever reading an image raises into an error that names the entry and its path."""
 
-    def __init__(self, index: int, item: Any):
+    def __init__(self, index: int, item: Any) -> None:
         self.index, self.item = index, item
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is None or not isinstance(error, Exception):
-            return False
+            return
         where = f"Entry {self.index} ({image_name(self.item)})"
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"{where}: no such file.") from error
@@ -231,18 +236,18 @@ def _read_upright(image: Any, draft: int | None) -> Image.Image:
 
 def _check_sides(size: tuple[int, int]) -> None:
     if min(size) < _MIN_SIDE:
-        raise ValueError(f"{size[0]}x{size[1]} pixels; each side needs at least {_MIN_SIDE}")
+        raise ValueError(f"{size[0]}x{size[1]} pixels; each side needs at least {_MIN_SIDE}.")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8:
-        raise ValueError(f"arrays must be uint8, got {array.dtype}")
+        raise ValueError(f"arrays must be uint8, got {array.dtype}.")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ValueError(f"arrays must have shape (H, W, 3) or (H, W), got {array.shape}")
+        raise ValueError(f"arrays must have shape (H, W, 3) or (H, W), got {array.shape}.")
     if min(array.shape[:2]) < 1:
-        raise ValueError(f"array of shape {array.shape} has no pixel")
+        raise ValueError(f"array of shape {array.shape} has no pixel.")
     return Image.fromarray(array)
 
 
@@ -253,7 +258,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image).astype(np.float64) / 257.0
         return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point images have no defined range; convert to 8 bits first")
+        raise ValueError("floating-point images have no defined range; convert to 8 bits first.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         # What lies under transparent pixels is arbitrary: show them on white, as a viewer does.
         rgba = image.convert("RGBA")
@@ -266,9 +271,9 @@ def _crop(image: Image.Image, box: tuple) -> Image.Image:
     left, top, right, bottom = (round(float(edge)) for edge in box)
     width, height = image.size
     if left < 0 or top < 0 or right > width or bottom > height:
-        raise ValueError(f"box {tuple(box)} lies outside the image of {width}x{height} pixels")
+        raise ValueError(f"box {tuple(box)} lies outside the image of {width}x{height} pixels.")
     if right - left < _MIN_SIDE or bottom - top < _MIN_SIDE:
-        raise ValueError(f"box {tuple(box)} is smaller than {_MIN_SIDE}x{_MIN_SIDE} pixels")
+        raise ValueError(f"box {tuple(box)} is smaller than {_MIN_SIDE}x{_MIN_SIDE} pixels.")
     return image.crop((left, top, right, bottom))
 
 
@@ -371,7 +376,7 @@ def content_digest(item: Any, *, position: int = 0) -> tuple[str, bytes | None]:
     if isinstance(item, str | os.PathLike):
         with _naming(position, item), open(item, "rb") as file:
             data = file.read()
-        return hashlib.blake2b(data, digest_size=20).hexdigest(), data
+        return hash_bytes(data), data
     with _naming(position, item):
         pixels = np.asarray(_read_upright(item, None))
-    return hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=20).hexdigest(), None
+    return hash_array(pixels), None

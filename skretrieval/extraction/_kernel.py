@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch, Tags, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseExtractor
 from ._feature_maps import read_ahead
+from ._images import UnreadableImageWarning
 from ._kernel_learning import gather_patches, layers_fingerprint, learn_layer
-from ._kernel_network import assemble
-
-# name: (type of one entry, smallest, whether the smallest itself is allowed, whether None is)
-_PER_LAYER = {
-    "patch_size": (Integral, 1, True, False),
-    "subsampling": (Integral, 1, True, False),
-    "beta": (Real, 0, False, False),
-    "center": (bool | np.bool_, None, True, False),
-    "n_components": (Integral, 1, True, True),
-    "contrast": (Real, 0, True, False),
-    "reg": (Real, 0, True, False),
-}
+from ._kernel_network import PER_LAYER, as_input, assemble, checked_entry
 
 
 class ConvKernelExtractor(BaseExtractor):
@@ -185,7 +177,7 @@ class ConvKernelExtractor(BaseExtractor):
     _parameter_constraints: dict = {
         **BaseExtractor._parameter_constraints,
         "n_channels": ["array-like"],
-        **{name: ["array-like", Integral, Real, "boolean", None] for name in _PER_LAYER},
+        **{name: ["array-like", Integral, Real, "boolean", None] for name in PER_LAYER},
         "n_images": [Interval(Integral, 1, None, closed="left")],
         "n_patches": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -193,29 +185,29 @@ class ConvKernelExtractor(BaseExtractor):
 
     def __init__(
         self,
-        n_channels=(256, 512),
+        n_channels: Sequence[int] = (256, 512),
         *,
-        patch_size=(7, 1),
-        subsampling=2,
-        beta=8.0,
-        center=(True, False),
-        n_components=(64, 128),
-        contrast=0.01,
-        reg=0.1,
-        n_images=100,
-        n_patches=20000,
-        image_size=224,
-        multi_resolution=None,
-        batch_size=8,
-        device="auto",
-        on_error="raise",
-        memory=None,
-        memory_keeps="both",
-        memory_dtype="float32",
-        n_jobs=None,
-        random_state=None,
-        verbose=False,
-    ):
+        patch_size: int | Sequence[int] = (7, 1),
+        subsampling: int | Sequence[int] = 2,
+        beta: float | Sequence[float] = 8.0,
+        center: bool | Sequence[bool] = (True, False),
+        n_components: int | Sequence[int | None] | None = (64, 128),
+        contrast: float | Sequence[float] = 0.01,
+        reg: float | Sequence[float] = 0.1,
+        n_images: int = 100,
+        n_patches: int = 20000,
+        image_size: int | Sequence[int] | None = 224,
+        multi_resolution: str | None = None,
+        batch_size: int = 8,
+        device: str | torch.device = "auto",
+        on_error: str = "raise",
+        memory: Any = None,
+        memory_keeps: str = "both",
+        memory_dtype: str = "float32",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_channels = n_channels
         self.patch_size = patch_size
         self.subsampling = subsampling
@@ -276,19 +268,18 @@ class ConvKernelExtractor(BaseExtractor):
                 failed[int(position)] = str(entry)
                 continue
             for pixels, drawn in zip(entry.arrays, cells, strict=True):
-                maps = network(_as_input(pixels).to(device))[0]
+                maps = network(as_input(pixels).to(device))[0]
                 places = torch.from_numpy(drawn % (maps.shape[1] * maps.shape[2])).to(device)
                 patches.append(gather_patches(maps, size, places).cpu())
         self.failed_ = failed
+        reasons = [why.removesuffix(".") for why in failed.values()]
         if not patches:
-            raise ValueError(
-                f"None of the {len(chosen)} photographs can be read: {'; '.join(failed.values())}"
-            )
+            raise ValueError(f"None of the {len(chosen)} photographs can be read: {'; '.join(reasons)}.")
         if failed and not learned:
             warnings.warn(
                 f"{len(failed)} of {len(chosen)} images could not be read and were left out of fit: "
-                + "; ".join(list(failed.values())[:20]),
-                UserWarning,
+                f"{'; '.join(reasons[:20])}.",
+                UnreadableImageWarning,
                 stacklevel=2,
             )
         return torch.cat(patches)
@@ -297,17 +288,17 @@ class ConvKernelExtractor(BaseExtractor):
         """Check the parameters of the layers and return one dict per layer."""
         channels = list(self.n_channels)
         if not channels:
-            raise ValueError("n_channels must name at least one layer, got an empty sequence")
-        columns = {"n_channels": [_checked("n_channels", n, Integral, 1, True, False) for n in channels]}
-        for name, rules in _PER_LAYER.items():
+            raise ValueError("n_channels must name at least one layer, got an empty sequence.")
+        columns = {"n_channels": [checked_entry("n_channels", n, Integral, 1, True, False) for n in channels]}
+        for name, rules in PER_LAYER.items():
             value = getattr(self, name)
             several = isinstance(value, list | tuple | np.ndarray)
             values = list(value) if several else [value] * len(channels)
             if len(values) != len(channels):
                 raise ValueError(
-                    f"{name} has {len(values)} entries, but n_channels={tuple(channels)} makes {len(channels)} layers"
+                    f"{name} has {len(values)} entries, but n_channels={tuple(channels)} makes {len(channels)} layers."
                 )
-            columns[name] = [_checked(name, entry, *rules) for entry in values]
+            columns[name] = [checked_entry(name, entry, *rules) for entry in values]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     # ------------------------------------------------------------------ the learned network
@@ -329,25 +320,7 @@ class ConvKernelExtractor(BaseExtractor):
         check_is_fitted(self, "layers_")
         return f"kernel-{self.fingerprint_}"
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = True
         return tags
-
-
-def _checked(name, value, kind, low, closed, none_allowed):
-    """Return one entry of a per-layer parameter as a plain Python value, or say what it should have been."""
-    if value is None and none_allowed:
-        return None
-    fits = isinstance(value, kind) and (low is None or value > low or (closed and value == low))
-    if low is not None and isinstance(value, bool | np.bool_):
-        fits = False  # Python calls True an integer
-    if not fits or (kind is Real and not np.isfinite(value)):
-        words = {Integral: "an int", Real: "a finite number"}.get(kind, "a bool")
-        bound = "" if low is None else f" {'>=' if closed else '>'} {low}"
-        raise ValueError(f"{name} must be {words}{bound}{' or None' if none_allowed else ''}, got {value!r}")
-    return {Integral: int, Real: float}.get(kind, bool)(value)
-
-
-def _as_input(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255.0

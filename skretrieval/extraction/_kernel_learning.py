@@ -5,12 +5,12 @@ Functions over torch tensors; `_kernel.py` reads photographs and calls them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import numpy as np
 import torch
 
+from .._io import new_hash
 from ._kernel_network import pad_for_patches
 
 
@@ -196,7 +196,7 @@ def learn_layer(patches: torch.Tensor, setting: dict, rng: np.random.RandomState
 
 def layers_fingerprint(learned: list[dict]) -> str:
     """Hash what was learned and set for each layer."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_hash(16)
     for layer in learned:
         numbers = {name: value for name, value in layer.items() if not isinstance(value, np.ndarray)}
         digest.update(json.dumps(numbers, sort_keys=True).encode())

@@ -6,6 +6,9 @@ reads photographs and calls both.
 
 from __future__ import annotations
 
+from numbers import Integral, Real
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,6 +18,17 @@ from torch.nn import functional
 # float32). Channels are independent of one another, so they can be made and pooled block by block; on a CPU that
 # is also the fastest, as blocks of this size are reused by the allocator instead of mapped anew.
 _BLOCK_ELEMENTS = 2**22
+
+# Settings of a layer. name: (type of one entry, smallest, whether the smallest itself is allowed, whether None is)
+PER_LAYER = {
+    "patch_size": (Integral, 1, True, False),
+    "subsampling": (Integral, 1, True, False),
+    "beta": (Real, 0, False, False),
+    "center": (bool | np.bool_, None, True, False),
+    "n_components": (Integral, 1, True, True),
+    "contrast": (Real, 0, True, False),
+    "reg": (Real, 0, True, False),
+}
 
 
 def pad_for_patches(maps: torch.Tensor, size: int) -> torch.Tensor:
@@ -146,7 +160,7 @@ class KernelLayer(nn.Module):
         norm = projected.norm(dim=1, keepdim=True)
         return projected / torch.where(norm > 0, norm, torch.ones_like(norm)), norm
 
-    def _kernel_map(self, direction, norm, filters) -> torch.Tensor:
+    def _kernel_map(self, direction: torch.Tensor, norm: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
         bias = torch.full_like(filters[:, 0], -self.beta)
         return functional.conv2d(direction, self.beta * filters[:, :, None, None], bias).exp_().mul_(norm)
 
@@ -173,3 +187,22 @@ def assemble(learned: list[dict]) -> KernelNetwork:
         arrays = {name: torch.from_numpy(np.array(layer[name])) for name in ("projection", "filters")}
         layers.append(KernelLayer(**{**layer, **arrays}))
     return KernelNetwork(*layers).eval()
+
+
+def as_input(pixels: np.ndarray) -> torch.Tensor:
+    """Return a photograph, uint8 (H, W, 3), as the network takes it: (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255.0
+
+
+def checked_entry(name: str, value: Any, kind: Any, low: int | None, closed: bool, none_allowed: bool) -> Any:
+    """Return one entry of a per-layer parameter as a plain Python value, or say what it should have been."""
+    if value is None and none_allowed:
+        return None
+    fits = isinstance(value, kind) and (low is None or value > low or (closed and value == low))
+    if low is not None and isinstance(value, bool | np.bool_):
+        fits = False  # Python calls True an integer
+    if not fits or (kind is Real and not np.isfinite(value)):
+        words = {Integral: "an int", Real: "a finite number"}.get(kind, "a bool")
+        bound = "" if low is None else f" {'>=' if closed else '>'} {low}"
+        raise ValueError(f"{name} must be {words}{bound}{' or None' if none_allowed else ''}, got {value!r}.")
+    return {Integral: int, Real: float}.get(kind, bool)(value)

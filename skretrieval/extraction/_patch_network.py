@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from . import _backbones as backbones
+from ._layers import tap
 
 
 class PatchNetwork(nn.Module):
@@ -91,9 +92,9 @@ class PatchNetwork(nn.Module):
         super().__init__()
         for name, value in (("input_size", input_size), ("chunk_size", chunk_size)):
             if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+                raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
         if not isinstance(layer, str):
-            raise ValueError(f"layer must be the name of one node, got {layer!r}")
+            raise ValueError(f"layer must be the name of one node, got {layer!r}.")
         self.layer = layer
         self.patches = _checked_patches(patches)
         self.input_size = input_size
@@ -101,7 +102,7 @@ class PatchNetwork(nn.Module):
         backbones.check_backbone(backbone)
         if not isinstance(backbone, nn.Module):
             backbone = backbones.build_module(backbone, None, None)
-        self.network = backbones.tap(backbone.eval(), layer)
+        self.network = tap(backbone.eval(), layer)
 
     def extra_repr(self) -> str:
         """Name what the vectors depend on besides the network."""
@@ -147,7 +148,7 @@ class PatchNetwork(nn.Module):
             shape = tuple(vectors.shape) if isinstance(vectors, torch.Tensor) else type(vectors).__name__
             raise ValueError(
                 f"layer={self.layer!r} gives {shape} for {len(windows)} windows; PatchNetwork takes a layer of vectors "
-                '(N, D), such as a fully connected one or "flatten"'
+                '(N, D), such as a fully connected one or "flatten".'
             )
         return vectors
 
@@ -166,13 +167,13 @@ def window_starts(size: int, side: int, stride: int) -> list[int]:
 
 def _checked_patches(patches: Any) -> tuple[tuple[int, int] | None, ...]:
     if isinstance(patches, str) or not isinstance(patches, Sequence) or not patches:
-        raise ValueError(f"patches must be a sequence of None or (side, stride), got {patches!r}")
+        raise ValueError(f"patches must be a sequence of None or (side, stride), got {patches!r}.")
     checked: list[tuple[int, int] | None] = []
     for patch in patches:
         if patch is not None:
             whole = isinstance(patch, tuple | list) and all(isinstance(value, Integral) for value in patch)
             if not whole or len(patch) != 2 or min(patch) < 1:
-                raise ValueError(f"patches: {patch!r} is neither None nor (side, stride) in pixels")
+                raise ValueError(f"patches: {patch!r} is neither None nor (side, stride) in pixels.")
             patch = (int(patch[0]), int(patch[1]))
         checked.append(patch)
     return tuple(checked)

@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils import gen_batches, get_tags
 
-from ..retrieval._descriptors import ragged_arange
-from ._image_index import IndexedImage, split_regions, write_file
+from .._region_sets import ragged_arange
+from ._image_index import IndexedImage, split_regions
+from ._writing import write_file
 
 # Numbers in a block: 4 MiB of float32.
 _BLOCK_ELEMENTS = 2**20
@@ -49,7 +50,7 @@ def write_blocks(file: Path, n_rows: int, blocks: Iterable[Block]) -> dict:
             if (rows.dtype.str, rows.shape[1]) != (header["descr"], header["shape"][1]):
                 raise ValueError(
                     f"{file.name}: blocks of {header['descr']} x {header['shape'][1]} and {rows.dtype.str} x "
-                    f"{rows.shape[1]} do not form one array"
+                    f"{rows.shape[1]} do not form one array."
                 )
             runs = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
             for start, stop in pairwise(runs):

@@ -1,4 +1,4 @@
-"""The index on disk: a folder with plain files, written so that an interruption never costs what was there.
+"""The index on disk and its search: a folder with plain files, written so that an interruption costs nothing of it.
 
 Layout, format version 1 (`<n>` is a generation, which grows with every change)::
 
@@ -6,7 +6,7 @@ Layout, format version 1 (`<n>` is a generation, which grows with every change):
     images-<n>.json         path, size, modification time, content hash and label of each image, in row order
     descriptors-<n>.npy     (n_images, d) as pooled; what an update keeps and adds to
     gallery-<n>.npy         (n_images, d') after post-processing; what is searched
-    front-<n>.joblib        fitted extractor and pooler
+    front-<n>.joblib        the encoder: fitted extractor and pooler
     search-<n>.joblib       fitted post-processing and the retriever's parameters
     pending/                work in progress (see _pending.py)
 
@@ -16,17 +16,13 @@ descriptors are region sets, each image has `n_regions` rows in the arrays.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +31,13 @@ import numpy as np
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 
+from .._io import HASH, hash_file
 from .._version import __version__
 
 FORMAT = "skretrieval index"
 FORMAT_VERSION = 1
 MANIFEST = "index.json"
-_GENERATION = re.compile(r"-(\d+)\.(?:json|npy|joblib)$")
+ENCODER = "front"  # what the encoder is called on disk
 _PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "joblib", "pillow")
 
 
@@ -107,11 +104,11 @@ class ImageIndex:
         self.images = read_images(self.path, self.manifest)
         self.files = [os.path.join(self.manifest["folder"], image.path) for image in self.images]
         self.labels = [image.label for image in self.images]
-        front = read_model(self.path, self.manifest, "front")
+        encoder = read_model(self.path, self.manifest, ENCODER)
         search = read_model(self.path, self.manifest, "search")
         gallery = split_regions(read_array(self.path, self.manifest, "gallery"), self.images)
         search.steps[-1][1].fit(gallery, np.array(self.labels) if all(self.labels) else None)
-        self.pipeline = Pipeline([*front.steps, *search.steps])
+        self.pipeline = Pipeline([*encoder.steps, *search.steps])
 
     def search(self, queries: Sequence[Any], n_neighbors: int = 20) -> tuple[np.ndarray, np.ndarray]:
         """Find the nearest images of each query.
@@ -131,8 +128,12 @@ class ImageIndex:
             Positions in `files`.
         """
         descriptors = self.pipeline[:-1].transform(queries)
-        retriever = self.pipeline.steps[-1][1]
-        return retriever.kneighbors(descriptors, n_neighbors=min(n_neighbors, len(self.images)))
+        return self.retriever.kneighbors(descriptors, n_neighbors=min(n_neighbors, len(self.images)))
+
+    @property
+    def retriever(self) -> Any:
+        """The last step of the Pipeline."""
+        return self.pipeline.steps[-1][1]
 
     def label_of(self, file: str | os.PathLike) -> str | None:
         """Return the label of a photograph in the indexed folder; None elsewhere or without labels."""
@@ -143,12 +144,34 @@ class ImageIndex:
         return relative.parts[0] if len(relative.parts) > 1 else None
 
 
+def as_scores(retriever: Any, distances: np.ndarray) -> tuple[str, np.ndarray]:
+    """Return what to show for distances: the similarity for the cosine, else the distance itself.
+
+    Parameters
+    ----------
+    retriever : estimator
+        A retriever, or a wrapper of one such as query expansion.
+    distances : ndarray
+        In the retriever's metric.
+
+    Returns
+    -------
+    name : {"similarity", "distance"}
+        What the values are.
+    scores : ndarray
+        Of the shape of `distances`.
+    """
+    while hasattr(retriever, "retriever"):
+        retriever = retriever.retriever
+    return ("similarity", 1 - distances) if retriever.metric == "cosine" else ("distance", distances)
+
+
 # ---------------------------------------------------------------------------------------------------- reading
 def read_manifest(path: Path) -> dict:
     """Read ``index.json`` and check that this release can read the index."""
     file = path / MANIFEST
     if not file.is_file():
-        raise FileNotFoundError(f"{path} holds no index ({MANIFEST} is missing). Make one: {_command(path)}")
+        raise FileNotFoundError(f"{path} holds no index ({MANIFEST} is missing). Make one: {_command(path)}.")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
@@ -160,7 +183,7 @@ def read_manifest(path: Path) -> dict:
         raise ValueError(
             f"{file} has format version {found}; this skretrieval {__version__} reads up to {FORMAT_VERSION}. It was "
             f"written by skretrieval {manifest.get('versions', {}).get('skretrieval', '(unknown)')}: upgrade to that, "
-            f"or make the index anew: {_command(path, rebuild=True)}"
+            f"or make the index anew: {_command(path, rebuild=True)}."
         )
     missing = {"folder", "settings", "files", "generation", "n_images", "versions"} - manifest.keys()
     if missing:
@@ -170,7 +193,7 @@ def read_manifest(path: Path) -> dict:
 
 def read_images(path: Path, manifest: dict) -> list[IndexedImage]:
     """Read the table of images."""
-    name = _checked_file(path, manifest, "images").name
+    name = checked_file(path, manifest, "images").name
     try:
         rows = json.loads((path / name).read_text(encoding="utf-8"))["images"]
         images = [IndexedImage(**row) for row in rows]
@@ -181,15 +204,9 @@ def read_images(path: Path, manifest: dict) -> list[IndexedImage]:
     return images
 
 
-def read_skipped(path: Path, manifest: dict) -> dict[str, str]:
-    """Read which files were left out, and why."""
-    name = _checked_file(path, manifest, "images").name
-    return json.loads((path / name).read_text(encoding="utf-8")).get("skipped", {})
-
-
 def read_array(path: Path, manifest: dict, kind: str) -> np.ndarray:
     """Map the array "descriptors" or "gallery" into memory, read-only."""
-    file = _checked_file(path, manifest, kind)
+    file = checked_file(path, manifest, kind)
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -197,8 +214,8 @@ def read_array(path: Path, manifest: dict, kind: str) -> np.ndarray:
 
 
 def read_model(path: Path, manifest: dict, kind: str) -> Pipeline:
-    """Unpickle the Pipeline "front" or "search". This runs code that the file holds."""
-    file = _checked_file(path, manifest, kind)
+    """Unpickle the Pipeline `ENCODER` or "search". This runs code that the file holds."""
+    file = checked_file(path, manifest, kind)
     try:
         with warnings.catch_warnings():
             # Said once, with both versions, in the error below if it matters and by `skretrieval info` anyhow.
@@ -208,9 +225,9 @@ def read_model(path: Path, manifest: dict, kind: str) -> Pipeline:
             return model
     except Exception as error:
         raise ValueError(
-            f"{file} cannot be loaded ({error!r}). It was written with {_words(manifest['versions'])}, this is "
-            f"{_words(package_versions())}. Install those versions, or make the index anew: "
-            f"{_command(path, manifest, rebuild=True)}"
+            f"{file} cannot be loaded ({error!r}). It was written with {words_of(manifest['versions'])}, this is "
+            f"{words_of(package_versions())}. Install those versions, or make the index anew: "
+            f"{_command(path, manifest, rebuild=True)}."
         ) from error
 
 
@@ -222,11 +239,11 @@ def split_regions(array: np.ndarray, images: list[IndexedImage]) -> np.ndarray |
     return np.split(array, ends[:-1])
 
 
-def _checked_file(path: Path, manifest: dict, kind: str) -> Path:
+def checked_file(path: Path, manifest: dict, kind: str) -> Path:
     """Find a file of the index and compare its size and checksum with the manifest."""
     try:
         record = manifest["files"][kind]
-        name, size, digest = record["name"], record["bytes"], record["blake2b"]
+        name, size, digest = record["name"], record["bytes"], record[HASH]
     except (KeyError, TypeError) as error:
         raise damaged(path, MANIFEST, f"it doesn't describe the file {kind!r}") from error
     file = path / name
@@ -243,155 +260,13 @@ def damaged(path: Path, name: str, what: str) -> ValueError:
     """Make the error that says which file is damaged and what to do."""
     return ValueError(
         f"{path / name} is damaged: {what}. Restore it from a copy, or make the index anew: "
-        f"{_command(path, rebuild=True)}"
+        f"{_command(path, rebuild=True)}."
     )
 
 
 def _command(path: Path, manifest: dict | None = None, rebuild: bool = False) -> str:
     folder = "FOLDER" if manifest is None else manifest["folder"]
-    return f"skretrieval index {folder} --out {path}" + (" --rebuild" if rebuild else "")
-
-
-def describe(path: Path, manifest: dict) -> list[str]:
-    """Say in lines what an index holds, after checking every file."""
-    for kind in manifest["files"]:
-        _checked_file(path, manifest, kind)
-    used = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    settings = ", ".join(f"{name}={value}" for name, value in manifest["settings"].items())
-    then, now = manifest["versions"], package_versions()
-    other = [f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
-    return [
-        f"Index       {path}",
-        f"Format      version {manifest['format_version']}, generation {manifest['generation']}, whole",
-        f"Written     {manifest['written']}",
-        f"Folder      {manifest['folder']}",
-        f"Images      {manifest['n_images']} ({manifest['n_skipped']} files skipped)",
-        f"Labels      {manifest['n_labels']}",
-        f"Dimension   {manifest['dimension']}",
-        f"Settings    {settings}",
-        f"Written by  {_words(then)}",
-        f"Since then  {', '.join(other) if other else 'the same versions are installed'}",
-        f"On disk     {used / 2**20:.1f} MiB",
-        "Trust       front-*.joblib and search-*.joblib are pickles: `search` loads them, and loading can run "
-        "code. Search only an index from a source that you trust.",
-    ]
-
-
-# ---------------------------------------------------------------------------------------------------- writing
-def write_index(
-    path: Path,
-    *,
-    folder: Path,
-    settings: dict,
-    images: list[IndexedImage],
-    skipped: dict[str, str],
-    arrays: dict[str, dict],
-    dimension: int,
-    front: Pipeline | dict,
-    search: Pipeline,
-) -> dict:
-    """Complete a new generation and make it the valid one.
-
-    Parameters
-    ----------
-    path : Path
-        The folder of the index.
-    folder : Path
-        The folder that was indexed.
-    settings : dict
-        How the descriptors were made.
-    images : list of IndexedImage
-        In the order of the rows.
-    skipped : dict
-        Relative path of each file that could not be read, and why.
-    arrays : dict
-        The records of the files of this generation that are written already: "descriptors", as pooled, and
-        "gallery", after post-processing.
-    dimension : int
-        Columns of the gallery.
-    front : Pipeline or dict
-        The fitted extractor and pooler, or the record of the file that holds them already.
-    search : Pipeline
-        The fitted post-processing, and the retriever.
-
-    Returns
-    -------
-    manifest : dict
-        What ``index.json`` now holds.
-    """
-    generation = generation_of(path / arrays["gallery"]["name"])
-    table = {"images": images, "skipped": skipped}
-    files = {
-        "images": write_json(path / f"images-{generation}.json", table),
-        **arrays,
-        "front": front
-        if isinstance(front, dict)
-        else write_model(path / f"front-{generation}.joblib", front),
-        "search": write_model(path / f"search-{generation}.joblib", search),
-    }
-    manifest = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "generation": generation,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "folder": str(folder),
-        "n_images": len(images),
-        "n_labels": len({image.label for image in images} - {""}),
-        "n_skipped": len(skipped),
-        "dimension": dimension,
-        "settings": settings,
-        "versions": package_versions(),
-        "files": files,
-    }
-    write_json(path / MANIFEST, manifest)
-    return manifest
-
-
-def next_generation(path: Path) -> int:
-    """Return the number of the generation that comes after all that left files in the folder."""
-    return 1 + max((generation_of(file) for file in path.iterdir()), default=0)
-
-
-def write_json(file: Path, content: Any) -> dict:
-    """Write JSON that a person can read; returns the file's record for the manifest."""
-    # ASCII, so that even a file name that is no valid UTF-8 survives. Part by part: the table of a million images is
-    # several times larger as Python objects and text than as a file.
-    parts = json.JSONEncoder(indent=1, default=asdict).iterencode(content)
-
-    def write(stream):
-        while text := "".join(islice(parts, 4096)):
-            stream.write(text.encode("ascii"))
-
-    return write_file(file, write)
-
-
-def write_array(file: Path, array: np.ndarray) -> dict:
-    """Write an array as .npy; returns the file's record for the manifest."""
-    return write_file(
-        file, lambda stream: np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
-    )
-
-
-def write_model(file: Path, model: Any) -> dict:
-    """Pickle a fitted model with joblib; returns the file's record for the manifest."""
-    return write_file(file, lambda stream: joblib.dump(model, stream))
-
-
-def write_file(file: Path, writer: Callable) -> dict:
-    """Write under a temporary name, then rename: the file is never seen in part; returns its record."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with open(temporary, "wb") as stream:
-        writer(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
-    return {"name": file.name, "bytes": file.stat().st_size, "blake2b": hash_file(file)}
-
-
-def hash_file(file: str | os.PathLike) -> str:
-    """Return the BLAKE2b hash (20 bytes, hexadecimal) of a file."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+    return f"`skretrieval index {folder} --out {path}{' --rebuild' if rebuild else ''}`"
 
 
 def package_versions() -> dict[str, str]:
@@ -405,10 +280,6 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _words(versions: dict) -> str:
+def words_of(versions: dict) -> str:
+    """Say versions in a line."""
     return ", ".join(f"{name} {number}" for name, number in versions.items())
-
-
-def generation_of(file: Path) -> int:
-    match = _GENERATION.search(file.name)
-    return int(match.group(1)) if match else 0

@@ -13,18 +13,11 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ._blocks import Block, write_blocks
-from ._image_index import (
-    MANIFEST,
-    IndexedImage,
-    generation_of,
-    read_manifest,
-    write_array,
-    write_json,
-    write_model,
-)
+from ._image_index import MANIFEST, IndexedImage, read_manifest
+from ._writing import generation_of, write_array, write_json, write_model
 
 _PLAN = "plan.json"
-_FRONT = "front.joblib"
+_ENCODER = "front.joblib"
 
 
 class Pending:
@@ -53,7 +46,7 @@ class Pending:
         except ValueError as error:
             raise ValueError(
                 f"{self.path / _PLAN} is damaged: {error}. Delete the folder {self.path}; the index itself is "
-                "not touched by that"
+                "not touched by that."
             ) from error
 
     def begin(self, settings: dict, fresh: bool) -> None:
@@ -68,14 +61,14 @@ class Pending:
             shutil.rmtree(self.path)
         self._last_shard = None
 
-    def front(self) -> Pipeline | None:
+    def encoder(self) -> Pipeline | None:
         """Load the fitted extractor and pooler, or return None if they aren't there yet."""
-        file = self.path / _FRONT
+        file = self.path / _ENCODER
         return joblib.load(file) if file.is_file() else None
 
-    def keep_front(self, front: Pipeline) -> None:
+    def keep_encoder(self, encoder: Pipeline) -> None:
         """Keep the fitted extractor and pooler, so that all shards come from the same one."""
-        write_model(self.path / _FRONT, front)
+        write_model(self.path / _ENCODER, encoder)
 
     def add(self, images: list[IndexedImage], descriptors: np.ndarray, skipped: dict[str, str]) -> None:
         """Keep the descriptors of some images, and which files could not be read."""
@@ -100,7 +93,7 @@ class Pending:
                     np.load(rows, mmap_mode="r", allow_pickle=False)  # whole? It is read when all are merged.
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"{file} or its .npy is damaged: {error!r}. Delete both; their images are described again"
+                    f"{file} or its .npy is damaged: {error!r}. Delete both; their images are described again."
                 ) from error
             yield images, rows if images else None
 

@@ -7,11 +7,13 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
+
+from .. import recipes
+from ..extraction import ConvFeatureExtractor, ConvKernelExtractor, UnreadableImageWarning
 
 #: The options that decide what an index holds, with their defaults.
 DEFAULTS: dict[str, Any] = {
@@ -22,7 +24,6 @@ DEFAULTS: dict[str, Any] = {
     "whitening": "none",
     "expand": 0,
 }
-_UNREADABLE = r"\d+ of \d+ images could not be read"
 
 
 def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -33,8 +34,6 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
     ValueError
         If one is unknown, or differs from what the index was made with.
     """
-    from .. import recipes
-
     chosen = {name: value for name, value in given.items() if value is not None}
     if "weights" in chosen and chosen["weights"] not in ("default", "random"):
         chosen["weights"] = os.path.abspath(chosen["weights"])
@@ -47,25 +46,23 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
     settings = {**DEFAULTS, **chosen}
     if settings["recipe"] not in recipes.__all__:
         raise ValueError(
-            f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}"
+            f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}."
         )
     if settings["whitening"] not in ("none", "pca", "learned"):
-        raise ValueError(f"whitening must be none, pca or learned, got {settings['whitening']!r}")
+        raise ValueError(f"whitening must be none, pca or learned, got {settings['whitening']!r}.")
     if settings["extractor"] == "kernel" and settings["weights"] != "default":
         raise ValueError(
-            "weights are for torchvision networks; the kernel extractor learns from your photographs"
+            "weights are for torchvision networks; the kernel extractor learns from your photographs."
         )
     if make_pipeline(settings).named_steps["pooler"]._layers:
         raise ValueError(
-            f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python"
+            f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python."
         )
     return settings
 
 
 def make_pipeline(settings: Mapping[str, Any]) -> Pipeline:
     """Make the unfitted Pipeline of some settings."""
-    from .. import recipes
-
     pipeline = getattr(recipes, settings["recipe"])(
         extractor=_make_extractor(settings),
         whitening=None if settings["whitening"] == "none" else settings["whitening"],
@@ -82,28 +79,28 @@ def make_pipeline(settings: Mapping[str, Any]) -> Pipeline:
     )
 
 
-def _make_extractor(settings: Mapping[str, Any]):
-    from .. import extraction
-
+def _make_extractor(settings: Mapping[str, Any]) -> ConvFeatureExtractor | ConvKernelExtractor:
     size = {} if settings["size"] is None else {"image_size": settings["size"]}
     if settings["extractor"] == "kernel":
-        return extraction.ConvKernelExtractor(random_state=0, **size)
+        return ConvKernelExtractor(random_state=0, **size)
     weights = {"default": "DEFAULT", "random": None}.get(settings["weights"], settings["weights"])
-    return extraction.ConvFeatureExtractor(settings["extractor"], weights=weights, random_state=0, **size)
+    return ConvFeatureExtractor(settings["extractor"], weights=weights, random_state=0, **size)
 
 
 def split_pipeline(pipeline: Pipeline) -> tuple[Pipeline, Pipeline]:
-    """Split into the front (photographs to raw descriptors) and the search (all after the pooler)."""
+    """Split into the encoder (photographs to raw descriptors) and the search (all after the pooler)."""
     cut = list(pipeline.named_steps).index("pooler") + 1
     return pipeline[:cut], pipeline[cut:]
 
 
-def describe_files(front: Pipeline, files: list[str]) -> tuple[np.ndarray, list[int] | None, dict[int, str]]:
+def describe_files(
+    encoder: Pipeline, files: list[str]
+) -> tuple[np.ndarray, list[int] | None, dict[int, str]]:
     """Describe photographs; those that cannot be read are left out.
 
     Parameters
     ----------
-    front : Pipeline
+    encoder : Pipeline
         Fitted extractor and pooler.
     files : list of str
         The photographs.
@@ -117,9 +114,9 @@ def describe_files(front: Pipeline, files: list[str]) -> tuple[np.ndarray, list[
     failed : dict
         Position of each unreadable photograph, and why.
     """
-    with leniently(front):
-        maps = front.steps[0][1].transform(files)
-        described = front[1:].transform(maps)
+    with leniently(encoder):
+        maps = encoder.steps[0][1].transform(files)
+        described = encoder[1:].transform(maps)
     failed = {position: _reason(text, files[position]) for position, text in maps.failed_.items()}
     good = [position for position in range(len(files)) if position not in failed]
     if isinstance(described, np.ndarray):
@@ -130,15 +127,15 @@ def describe_files(front: Pipeline, files: list[str]) -> tuple[np.ndarray, list[
 
 
 @contextmanager
-def leniently(front: Pipeline, **params: Any) -> Iterator[None]:
+def leniently(encoder: Pipeline, **params: Any) -> Iterator[None]:
     """Let unreadable photographs pass, without a warning: the caller lists them. Set other parameters for now, too."""
-    extractor = front.steps[0][1]
+    extractor = encoder.steps[0][1]
     params = {"on_error": "warn", **params}
     usual = {name: extractor.get_params()[name] for name in params}
     extractor.set_params(**params)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)
+            warnings.simplefilter("ignore", UnreadableImageWarning)
             yield
     finally:
         extractor.set_params(**usual)
@@ -148,23 +145,3 @@ def _reason(text: str, file: str) -> str:
     """Drop "Entry 3 (path): " from a message: the list of skipped files says the path."""
     _, found, rest = text.partition(f"({file}): ")
     return rest if found else re.sub(r"^Entry \d+: ", "", text)
-
-
-def as_scores(retriever: Any, distances: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return the name and the values of what to show for distances: the similarity for the cosine."""
-    while hasattr(retriever, "retriever"):  # a wrapper, such as query expansion
-        retriever = retriever.retriever
-    return ("similarity", 1 - distances) if retriever.metric == "cosine" else ("distance", distances)
-
-
-def query_item(image: Path, box: tuple[float, float, float, float] | None):
-    """Make the item to search for; the box is checked against the photograph's size."""
-    from ..datasets._folder import check_box
-    from ..extraction import ImageCrop
-
-    if not image.is_file():
-        raise FileNotFoundError(f"no such file: {image}")
-    if box is None:
-        return str(image)
-    check_box(image, box)
-    return ImageCrop(str(image), box)

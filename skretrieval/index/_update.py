@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import filelock
 import numpy as np
 from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
+from ..extraction import read_image
 from . import _image_index as _index
 from ._blocks import fit_search, merge, write_blocks
+from ._changes import File, Known, Report, compare, digest_of, label_of, rows_of, scan
 from ._image_index import IndexedImage
+from ._info import read_skipped
 from ._pending import Pending, remove_leftovers
 from ._pipeline import (
     describe_files,
@@ -27,56 +29,14 @@ from ._pipeline import (
     resolve_settings,
     split_pipeline,
 )
+from ._writing import next_generation, write_index
+
+_LOG = logging.getLogger("skretrieval.index")
 
 # What an interruption can cost at most: a shard of about so many seconds, within so many images.
 _SHARD_SECONDS = 5.0
 _SHARD_SIZES = (8, 256)
 _OURS = (_index.MANIFEST, "pending", ".lock")
-
-
-@dataclass
-class Report:
-    """What an update did.
-
-    Attributes
-    ----------
-    n_images : int
-        In the index now.
-    n_described, n_resumed, n_kept, n_moved, n_removed : int
-        Images described now; found finished from an interrupted run; unchanged since the last index; known by
-        their content under another name; gone.
-    skipped : dict
-        Relative path of each file that could not be read, and why.
-    seconds : float
-        Wall clock.
-    """
-
-    n_images: int = 0
-    n_described: int = 0
-    n_resumed: int = 0
-    n_kept: int = 0
-    n_moved: int = 0
-    n_removed: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-
-class _File(NamedTuple):
-    """What is noted of a file, instead of the whole of `os.stat`."""
-
-    st_size: int
-    st_mtime_ns: int
-
-
-@dataclass(slots=True)
-class _Known:
-    """An image whose descriptor exists: rows `start` to `stop` of an array, or of the .npy file of a shard."""
-
-    image: IndexedImage
-    source: np.ndarray | Path
-    start: int
-    stop: int
-    resumed: bool = False
 
 
 def update_index(
@@ -89,7 +49,6 @@ def update_index(
     sample: int = 1000,
     extractor_params: Mapping[str, Any] | None = None,
     progress: bool = True,
-    say: Callable[[str], None] = print,
 ) -> Report:
     """Make the index of a folder, or bring it up to date.
 
@@ -104,7 +63,7 @@ def update_index(
     out : Path
         The folder of the index; made if it doesn't exist.
     options : mapping
-        Options of :data:`~skretrieval.index._pipeline.DEFAULTS`; None leaves the index's, or the default.
+        Options of :data:`~skretrieval.index.DEFAULTS`; None leaves the index's, or the default.
     rebuild : bool, default=False
         Start anew, with other options if wanted.
     folder_moved : bool, default=False
@@ -115,8 +74,6 @@ def update_index(
         How to run, not what to compute: ``device``, ``batch_size``.
     progress : bool, default=True
         Show a progress bar.
-    say : callable
-        Takes the lines that tell what goes on.
 
     Returns
     -------
@@ -131,53 +88,65 @@ def update_index(
     """
     began = time.perf_counter()
     folder, out = folder.resolve(), out.resolve()
-    files = _scan(folder)
+    files = scan(folder)
     with _locked(out):
         pending = Pending(out)
         base, settings = _begin(out, pending, options, rebuild)
         if base is not None and base["folder"] != str(folder) and not folder_moved:
             raise ValueError(
                 f"{out} is the index of {base['folder']}, not of {folder}. Give another --out, or say "
-                "--folder-moved if the photographs were moved there"
+                "--folder-moved if the photographs were moved there."
             )
-        report = _update(folder, out, files, base, pending, settings, sample, extractor_params, progress, say)
+        report = _update(folder, out, files, base, pending, settings, sample, extractor_params, progress)
     report.seconds = time.perf_counter() - began
     return report
 
 
-def _update(folder, out, files, base, pending, settings, sample, extractor_params, progress, say) -> Report:
-    labels = [_label(path) for path in files]
+def _update(
+    folder: Path,
+    out: Path,
+    files: dict[str, File],
+    base: dict | None,
+    pending: Pending,
+    settings: dict,
+    sample: int,
+    extractor_params: Mapping[str, Any] | None,
+    progress: bool,
+) -> Report:
+    labels = [label_of(path) for path in files]
     if settings["whitening"] == "learned" and not all(labels):
         raise ValueError(
-            "--whitening learned needs labels: put the images into sub-folders, one for each object"
+            "--whitening learned needs labels: put the images into sub-folders, one for each object."
         )
-    known: dict[str, _Known] = {}
+    known: dict[str, Known] = {}
     if base is not None:
-        known = _rows(_index.read_images(out, base), _index.read_array(out, base, "descriptors"))
+        known = rows_of(_index.read_images(out, base), _index.read_array(out, base, "descriptors"))
     before = set(known)
     for images, rows in pending.shards():
-        known.update(_rows(images, rows, resumed=True))
-    found, todo, report = _compare(folder, files, known, before)
+        known.update(rows_of(images, rows, resumed=True))
+    found, todo, report = compare(folder, files, known, before)
     del known
 
-    front, search = split_pipeline(make_pipeline(settings))
-    fitted: Pipeline | dict = {} if base is None else base["files"]["front"]
+    encoder, search = split_pipeline(make_pipeline(settings))
+    fitted: Pipeline | dict = {} if base is None else base["files"][_index.ENCODER]
     if base is None or todo:
-        fitted_front = _fitted_front(
-            folder, out, base, pending, front, files, sample, extractor_params or {}, say
+        fitted_encoder = _fitted_encoder(
+            folder, out, base, pending, encoder, files, sample, extractor_params or {}
         )
         if base is None:
-            fitted = fitted_front
-        with leniently(fitted_front, **(extractor_params or {})):
-            _describe(folder, todo, files, fitted_front, pending, report, progress)
+            fitted = fitted_encoder
+        with leniently(fitted_encoder, **(extractor_params or {})):
+            _describe(folder, todo, files, fitted_encoder, pending, report, progress)
         described = (
             todo - report.skipped.keys()
         )  # an interrupted run may hold more, of what can't be read now
         for images, rows in pending.shards():
-            found.update((path, item) for path, item in _rows(images, rows).items() if path in described)
+            found.update((path, item) for path, item in rows_of(images, rows).items() if path in described)
     if not found:
         reason = next(iter(report.skipped.items()))
-        raise ValueError(f"None of the {len(files)} images in {folder} can be read: {reason[0]}: {reason[1]}")
+        raise ValueError(
+            f"None of the {len(files)} images in {folder} can be read: {reason[0]}: {reason[1].removesuffix('.')}."
+        )
 
     # In the order of the paths, as a fresh index would have them.
     items = [found.pop(path) for path in sorted(found)]
@@ -194,11 +163,11 @@ def _update(folder, out, files, base, pending, settings, sample, extractor_param
 def _write(
     out: Path,
     folder: Path,
-    items: list[_Known],
+    items: list[Known],
     settings: dict,
     skipped: dict[str, str],
     pending: Pending,
-    front: Pipeline | dict,
+    encoder: Pipeline | dict,
     search: Pipeline,
 ) -> None:
     """Write the new generation. The arrays are never in memory, whole."""
@@ -206,13 +175,13 @@ def _write(
     parts = [(item.source, item.start, item.stop) for item in items]
     n_rows = sum(item.stop - item.start for item in items)
     remove_leftovers(out)
-    generation = _index.next_generation(out)
+    generation = next_generation(out)
     names = {kind: f"{kind}-{generation}.npy" for kind in ("descriptors", "gallery")}
     arrays = {"descriptors": write_blocks(out / names["descriptors"], n_rows, merge(parts))}
     rows = np.load(out / names["descriptors"], mmap_mode="r", allow_pickle=False)
     final = fit_search(search, rows, images, pending.keep_rows)
     arrays["gallery"] = write_blocks(out / names["gallery"], n_rows, final)
-    _index.write_index(
+    write_index(
         out,
         folder=folder,
         settings=settings,
@@ -220,42 +189,24 @@ def _write(
         skipped=skipped,
         arrays=arrays,
         dimension=np.load(out / names["gallery"], mmap_mode="r", allow_pickle=False).shape[1],
-        front=front,
+        encoder=encoder,
         search=search,
     )
     remove_leftovers(out)
 
 
 # ------------------------------------------------------------------------------------------------- what to do
-def _scan(folder: Path) -> dict[str, _File]:
-    """Find the images of a folder; those that vanish meanwhile were never there."""
-    from ..datasets._folder import list_images
-
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
-    files = {}
-    for path in list_images(folder):
-        try:
-            stat = os.stat(folder / path)
-        except FileNotFoundError:
-            continue
-        files[path] = _File(stat.st_size, stat.st_mtime_ns)
-    if not files:
-        raise ValueError(f"no images in {folder}")
-    return files
-
-
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Make the folder of the index and keep other processes from writing to it; a killed process frees it."""
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _OURS):
-        raise ValueError(f"{out} is not empty and holds no index: give another --out")
+        raise ValueError(f"{out} is not empty and holds no index: give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(out / ".lock", timeout=0):
             yield
     except filelock.Timeout:
-        raise ValueError(f"another process is writing {out}") from None
+        raise ValueError(f"another process is writing {out}.") from None
 
 
 def _begin(
@@ -270,7 +221,7 @@ def _begin(
             if pending.has_shards() and not rebuild:
                 raise ValueError(
                     f"{out} holds interrupted work with other options: {error}. Use the same options to go on, "
-                    "or --rebuild to start anew"
+                    "or --rebuild to start anew."
                 ) from error
         else:
             if plan["fresh"]:
@@ -283,79 +234,28 @@ def _begin(
         try:
             settings = resolve_settings(options, base["settings"])
         except ValueError as error:
-            raise ValueError(f"{out}: {error}. Give another --out, or --rebuild to start anew") from error
+            raise ValueError(f"{out}: {error}. Give another --out, or --rebuild to start anew.") from error
     else:
         settings = resolve_settings(options)
     pending.begin(settings, fresh=base is None)
     return base, settings
 
 
-def _rows(
-    images: list[IndexedImage], source: np.ndarray | Path | None, resumed: bool = False
-) -> dict[str, _Known]:
-    if not images or source is None:
-        return {}
-    stops = np.cumsum([1 if image.n_regions is None else image.n_regions for image in images]).tolist()
-    starts = [0, *stops[:-1]]
-    return {
-        image.path: _Known(image, source, start, stop, resumed)
-        for image, start, stop in zip(images, starts, stops, strict=True)
-    }
-
-
-def _compare(
-    folder: Path, files: dict, known: dict[str, _Known], before: set[str]
-) -> tuple[dict[str, _Known], set[str], Report]:
-    """Sort the files into those with a descriptor and those without."""
-    by_content = {(item.image.size, item.image.digest): item for item in known.values()}
-    known_sizes = {item.image.size for item in known.values()}
-    found, todo, report = {}, set(), Report()
-    moved_from = set()
-    for path, stat in files.items():
-        item = known.get(path)
-        if item is not None and (item.image.size, item.image.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-            found[path] = item
-            report.n_resumed += item.resumed
-            report.n_kept += not item.resumed
-            continue
-        # Another time or another name: the content decides. A size that no known file has needs no reading.
-        item = None
-        if stat.st_size in known_sizes:
-            item = by_content.get((stat.st_size, _digest(folder / path)))
-        if item is None:
-            todo.add(path)
-            continue
-        if item.image.path == path:
-            report.n_kept += 1
-        else:
-            report.n_moved += 1
-            moved_from.add(item.image.path)
-        image = replace(item.image, path=path, mtime_ns=stat.st_mtime_ns, label=_label(path))
-        found[path] = replace(item, image=image)
-    report.n_removed = len(before - files.keys() - moved_from)
-    return found, todo, report
-
-
-def _digest(file: Path) -> str:
-    """Hash a file; one that cannot be read has no content, and reading the image will say why."""
-    try:
-        return _index.hash_file(file)
-    except OSError:
-        return ""
-
-
-def _label(path: str) -> str:
-    return path.split("/", 1)[0] if "/" in path else ""
-
-
 # ------------------------------------------------------------------------------------------------- doing it
-def _fitted_front(
-    folder, out, base, pending: Pending, front: Pipeline, files, sample: int, params: Mapping[str, Any], say
+def _fitted_encoder(
+    folder: Path,
+    out: Path,
+    base: dict | None,
+    pending: Pending,
+    encoder: Pipeline,
+    files: dict[str, File],
+    sample: int,
+    params: Mapping[str, Any],
 ) -> Pipeline:
     """Load the fitted extractor and pooler, or fit them on a sample of the photographs and keep them."""
     if base is not None:
-        return _index.read_model(out, base, "front")
-    fitted = pending.front()
+        return _index.read_model(out, base, _index.ENCODER)
+    fitted = pending.encoder()
     if fitted is None:
         paths = sorted(files)
         if len(paths) > sample:
@@ -364,26 +264,30 @@ def _fitted_front(
             marks = pool.map(_is_readable, [folder / path for path in paths])
             readable = [str(folder / path) for path, good in zip(paths, marks, strict=True) if good]
         if not readable:
-            raise ValueError(f"none of the {len(paths)} images looked at in {folder} can be read")
-        say(f"Setting up from {len(readable)} photographs")
-        with leniently(front, **params):
-            fitted = front.fit(readable)
-        pending.keep_front(fitted)
+            raise ValueError(f"none of the {len(paths)} images looked at in {folder} can be read.")
+        _LOG.info("Setting up from %d photographs", len(readable))
+        with leniently(encoder, **params):
+            fitted = encoder.fit(readable)
+        pending.keep_encoder(fitted)
     return fitted
 
 
 def _is_readable(file: Path) -> bool:
-    from ..extraction._images import read_image
-
     try:
-        read_image(0, file, draft=1)
+        read_image(file, draft=1)
     except (OSError, ValueError):
         return False
     return True
 
 
 def _describe(
-    folder, todo: set[str], files, front: Pipeline, pending: Pending, report: Report, progress
+    folder: Path,
+    todo: set[str],
+    files: dict[str, File],
+    encoder: Pipeline,
+    pending: Pending,
+    report: Report,
+    progress: bool,
 ) -> None:
     """Describe the images shard by shard, and keep each shard as soon as it is finished."""
     paths = sorted(todo)
@@ -393,8 +297,8 @@ def _describe(
             began = time.perf_counter()
             shard = paths[start : start + size]
             # Before the photographs are read: a file that changes meanwhile is described again next time.
-            digests = [_digest(folder / path) for path in shard]
-            rows, n_regions, failed = describe_files(front, [str(folder / path) for path in shard])
+            digests = [digest_of(folder / path) for path in shard]
+            rows, n_regions, failed = describe_files(encoder, [str(folder / path) for path in shard])
             good = [place for place in range(len(shard)) if place not in failed]
             images = [
                 IndexedImage(
@@ -402,7 +306,7 @@ def _describe(
                     size=files[shard[place]].st_size,
                     mtime_ns=files[shard[place]].st_mtime_ns,
                     digest=digests[place],
-                    label=_label(shard[place]),
+                    label=label_of(shard[place]),
                     n_regions=None if n_regions is None else n_regions[number],
                 )
                 for number, place in enumerate(good)
@@ -421,5 +325,5 @@ def _same(out: Path, base: dict, folder: Path, images: list[IndexedImage], skipp
     return (
         base["folder"] == str(folder)
         and images == _index.read_images(out, base)
-        and skipped == _index.read_skipped(out, base)
+        and skipped == read_skipped(out, base)
     )

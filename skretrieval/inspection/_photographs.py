@@ -16,7 +16,7 @@ def import_pyplot(caller: Any) -> Any:
     except ImportError as error:
         raise ImportError(
             f"{type(caller).__name__}.plot needs matplotlib. "
-            'Install the extra "plot": pip install "scikit-retrieval[plot]"'
+            'Install the extra "plot": pip install "scikit-retrieval[plot]".'
         ) from error
     return plt
 

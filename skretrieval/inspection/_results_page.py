@@ -133,7 +133,7 @@ def results_page(
         ("gallery_titles", gallery_titles, len(gallery)),
     ]:
         if values is not None and len(values) != expected:
-            raise ValueError(f"{name} has {len(values)} entries, expected {expected}")
+            raise ValueError(f"{name} has {len(values)} entries, expected {expected}.")
 
     judged = query_labels is not None and gallery_labels is not None
     tiles: dict[int, _Tile] = {}  # a gallery image found by several queries is read and embedded once
@@ -182,18 +182,18 @@ def _template() -> jinja2.Template:
 def _check_ranking(queries: Sequence, gallery: Sequence, indices: Any, scores: Any) -> list[list[int]]:
     """Return the indices as lists of int, after checking them and the shape of the scores."""
     if len(indices) != len(queries):
-        raise ValueError(f"indices has {len(indices)} rows for {len(queries)} queries")
+        raise ValueError(f"indices has {len(indices)} rows for {len(queries)} queries.")
     if scores is not None and len(scores) != len(queries):
-        raise ValueError(f"scores has {len(scores)} rows for {len(queries)} queries")
+        raise ValueError(f"scores has {len(scores)} rows for {len(queries)} queries.")
     ranked = [[int(index) for index in row] for row in indices]
     for number, row in enumerate(ranked):
         outside = [index for index in row if not 0 <= index < len(gallery)]
         if outside:
             raise ValueError(
-                f"Query {number}: index {outside[0]} is outside the gallery of {len(gallery)} images"
+                f"Query {number}: index {outside[0]} is outside the gallery of {len(gallery)} images."
             )
         if scores is not None and len(scores[number]) != len(row):
-            raise ValueError(f"Query {number}: {len(scores[number])} scores for {len(row)} results")
+            raise ValueError(f"Query {number}: {len(scores[number])} scores for {len(row)} results.")
     return ranked
 
 

@@ -1,16 +1,25 @@
 """Precision and recall of the first k results."""
 
+from collections.abc import Callable, Collection, Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .._average_precision import PRECISION_MODES
 from ._rankings import find_hits, find_hits_of_queries, is_one_query, mean_over_queries
 
-PRECISION_MODES = ("standard", "revisitop")
 RECALL_MODES = ("fraction", "any")
 
 
-def precision_at_k(ranking, positives, k, junk=(), mode="standard"):
+def precision_at_k(
+    ranking: Sequence[Any] | NDArray[Any],
+    positives: Collection[Any] | NDArray[Any],
+    k: int,
+    junk: Collection[Any] | NDArray[Any] = (),
+    mode: str = "standard",
+) -> float:
     """Share of positives among the first k results.
 
     Parameters
@@ -65,7 +74,13 @@ def precision_at_k(ranking, positives, k, junk=(), mode="standard"):
     return _over_queries(precisions_at, ranking, positives, k, junk, mode)
 
 
-def recall_at_k(ranking, positives, k, junk=(), mode="fraction"):
+def recall_at_k(
+    ranking: Sequence[Any] | NDArray[Any],
+    positives: Collection[Any] | NDArray[Any],
+    k: int,
+    junk: Collection[Any] | NDArray[Any] = (),
+    mode: str = "fraction",
+) -> float:
     """Share of the positives that are among the first k results.
 
     Parameters
@@ -107,7 +122,13 @@ def recall_at_k(ranking, positives, k, junk=(), mode="fraction"):
     return _over_queries(recalls_at, ranking, positives, k, junk, mode)
 
 
-def precisions_at(query, ranks, n_positives, kappas, mode):
+def precisions_at(
+    query: NDArray[np.integer],
+    ranks: NDArray[np.integer],
+    n_positives: NDArray[np.integer],
+    kappas: Sequence[int],
+    mode: str,
+) -> NDArray[np.float64]:
     """Precision of many queries at several depths, from one flat list of hits, sorted by query, then rank.
 
     Parameters
@@ -127,8 +148,8 @@ def precisions_at(query, ranks, n_positives, kappas, mode):
         NaN for queries without positives.
     """
     _check_mode(mode, PRECISION_MODES)
-    kappas, hits = _hits_at(query, ranks, len(n_positives), kappas)
-    depth = np.broadcast_to(kappas, hits.shape)
+    depths, hits = _hits_at(query, ranks, len(n_positives), kappas)
+    depth = np.broadcast_to(depths, hits.shape)
     if mode == "revisitop":
         last = np.zeros(len(n_positives), dtype=np.intp)  # 1-based; 0 if none was found
         np.maximum.at(last, query, ranks + 1)
@@ -136,7 +157,13 @@ def precisions_at(query, ranks, n_positives, kappas, mode):
     return np.where(n_positives[:, None] > 0, hits / np.maximum(depth, 1), np.nan)
 
 
-def recalls_at(query, ranks, n_positives, kappas, mode):
+def recalls_at(
+    query: NDArray[np.integer],
+    ranks: NDArray[np.integer],
+    n_positives: NDArray[np.integer],
+    kappas: Sequence[int],
+    mode: str,
+) -> NDArray[np.float64]:
     """Recall of many queries at several depths; see :func:`precisions_at` and :func:`recall_at_k`."""
     _check_mode(mode, RECALL_MODES)
     _, hits = _hits_at(query, ranks, len(n_positives), kappas)
@@ -144,7 +171,9 @@ def recalls_at(query, ranks, n_positives, kappas, mode):
     return np.where(n_positives[:, None] > 0, scores, np.nan)
 
 
-def _hits_at(query, ranks, n_queries, kappas):
+def _hits_at(
+    query: NDArray[np.integer], ranks: NDArray[np.integer], n_queries: int, kappas: Sequence[int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Check the depths; count the hits of each query down to each, shape (n_queries, n_kappas)."""
     for k in kappas:
         if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
@@ -155,7 +184,14 @@ def _hits_at(query, ranks, n_queries, kappas):
     return np.array(kappas, dtype=np.intp), hits
 
 
-def _over_queries(scores, ranking, positives, k, junk, mode):
+def _over_queries(
+    scores: Callable[..., NDArray[np.float64]],
+    ranking: Sequence[Any] | NDArray[Any],
+    positives: Any,
+    k: int,
+    junk: Any,
+    mode: str,
+) -> float:
     if is_one_query(ranking):
         hits = find_hits([ranking], [(positives, junk)], single=True)
         return float(scores(*hits.without_junk(), (k,), mode)[0, 0])
@@ -163,6 +199,6 @@ def _over_queries(scores, ranking, positives, k, junk, mode):
     return mean_over_queries(scores(*hits.without_junk(), (k,), mode)[:, 0])
 
 
-def _check_mode(mode, modes):
+def _check_mode(mode: str, modes: tuple[str, ...]) -> None:
     if mode not in modes:
         raise ValueError(f"mode must be one of {', '.join(map(repr, modes))}, got {mode!r}.")

@@ -1,9 +1,14 @@
 """One call for every protocol, and ground truth from labels."""
 
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import column_or_1d
 
-from ._leave_one_out import DISTRACTOR
+from .._average_precision import DISTRACTOR
 from ._protocols import (
     evaluate_holidays,
     evaluate_labels,
@@ -14,7 +19,9 @@ from ._significance import standard_error
 from ._ukbench import evaluate_ukbench
 
 
-def evaluate(ranks, ground_truth, protocol, **options):
+def evaluate_rankings(
+    ranks: ArrayLike, ground_truth: Sequence[dict[str, Any]], protocol: str, **options: Any
+) -> dict[str, dict[str, Any]]:
     """Evaluate rankings under a protocol chosen by name, with the figures of a table.
 
     Parameters
@@ -49,9 +56,9 @@ def evaluate(ranks, ground_truth, protocol, **options):
 
     Examples
     --------
-    >>> from skretrieval.metrics import evaluate
+    >>> from skretrieval.metrics import evaluate_rankings
     >>> gnd = [{"good": [0], "ok": [], "junk": []}, {"good": [1], "ok": [2], "junk": [0]}]
-    >>> figures = evaluate([[0, 1, 2], [0, 1, 2]], gnd, "oxford", kappas=(1,))
+    >>> figures = evaluate_rankings([[0, 1, 2], [0, 1, 2]], gnd, "oxford", kappas=(1,))
     >>> figures["map"]["score"], figures["map"]["n_queries"], figures["map"]["precision_at"]
     (1.0, 2, array([1.]))
     """
@@ -65,7 +72,40 @@ def evaluate(ranks, ground_truth, protocol, **options):
     return {name: _figures(**score) for name, score in scores.items()}
 
 
-def _figures(score=None, per_query=None, map=None, ap=None, **others):
+def evaluate(
+    ranks: ArrayLike, ground_truth: Sequence[dict[str, Any]], protocol: str, **options: Any
+) -> dict[str, dict[str, Any]]:
+    """Evaluate rankings, by the former name of :func:`evaluate_rankings`.
+
+    .. deprecated:: 0.2
+        Use :func:`evaluate_rankings`. The name goes in the next version, because
+        :func:`skretrieval.evaluation.evaluate` runs a whole evaluation.
+
+    Parameters
+    ----------
+    ranks, ground_truth, protocol, **options
+        As of :func:`evaluate_rankings`.
+
+    Returns
+    -------
+    figures : dict of str to dict
+        As of :func:`evaluate_rankings`.
+    """
+    warnings.warn(
+        "skretrieval.metrics.evaluate is now evaluate_rankings; the old name goes in the next version.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return evaluate_rankings(ranks, ground_truth, protocol, **options)
+
+
+def _figures(
+    score: float | None = None,
+    per_query: Any = None,
+    map: float | None = None,
+    ap: Any = None,
+    **others: Any,
+) -> dict[str, Any]:
     """Give the figures of all protocols the same names."""
     per_query = ap if per_query is None else per_query
     return {
@@ -77,7 +117,7 @@ def _figures(score=None, per_query=None, map=None, ap=None, **others):
     }
 
 
-PROTOCOLS = {
+PROTOCOLS: dict[str, Callable[..., dict[str, Any]]] = {
     "oxford": evaluate_oxford,
     "revisited": evaluate_revisited,
     "holidays": evaluate_holidays,
@@ -86,7 +126,9 @@ PROTOCOLS = {
 }
 
 
-def ground_truth_from_labels(gallery_labels, query_labels=None, *, queries=None):
+def ground_truth_from_labels(
+    gallery_labels: ArrayLike, query_labels: ArrayLike | None = None, *, queries: ArrayLike | None = None
+) -> list[dict[str, Any]]:
     """List the positives of each query from the labels of images.
 
     Parameters
@@ -124,41 +166,40 @@ def ground_truth_from_labels(gallery_labels, query_labels=None, *, queries=None)
     >>> ground_truth_from_labels(names // 100, queries=np.flatnonzero(names % 100 == 0))
     [{'query': 0, 'positives': array([1, 2])}, {'query': 3, 'positives': array([4])}]
     """
-    gallery_labels = _labels(gallery_labels)
+    gallery = _labels(gallery_labels)
     if query_labels is not None and queries is not None:
         raise ValueError(
             "Give either query_labels (queries outside the gallery) or queries (indices), not both."
         )
+    owners: NDArray[np.intp] | None = None
     if query_labels is None:
-        queries = np.arange(len(gallery_labels)) if queries is None else column_or_1d(queries)
-        if queries.size and queries.dtype.kind not in "iu":
-            raise TypeError(f"queries must be gallery indices, got dtype {queries.dtype}.")
-        if queries.size and not 0 <= queries.min() <= queries.max() < len(gallery_labels):
-            raise ValueError(
-                f"queries must be between 0 and {len(gallery_labels) - 1}, the last gallery index."
-            )
-        queries = queries.astype(np.intp)
-        query_labels = gallery_labels[queries]
+        given = np.arange(len(gallery)) if queries is None else column_or_1d(queries)
+        if given.size and given.dtype.kind not in "iu":
+            raise TypeError(f"queries must be gallery indices, got dtype {given.dtype}.")
+        if given.size and not 0 <= given.min() <= given.max() < len(gallery):
+            raise ValueError(f"queries must be between 0 and {len(gallery) - 1}, the last gallery index.")
+        owners = given.astype(np.intp)
+        wanted = gallery[owners]
     else:
-        query_labels = _labels(query_labels)
-        if (query_labels.dtype.kind in "US") != (gallery_labels.dtype.kind in "US"):
+        wanted = _labels(query_labels)
+        if (wanted.dtype.kind in "US") != (gallery.dtype.kind in "US"):
             raise TypeError("gallery_labels and query_labels must be both strings or both numbers.")
 
-    order = np.argsort(gallery_labels, kind="stable")
-    ordered = gallery_labels[order]
-    first = np.searchsorted(ordered, query_labels, side="left")
-    last = np.searchsorted(ordered, query_labels, side="right")
-    if query_labels.dtype.kind not in "US":
-        last = np.where(query_labels == DISTRACTOR, first, last)
+    order = np.argsort(gallery, kind="stable")
+    ordered = gallery[order]
+    first = np.searchsorted(ordered, wanted, side="left")
+    last = np.searchsorted(ordered, wanted, side="right")
+    if wanted.dtype.kind not in "US":
+        last = np.where(wanted == DISTRACTOR, first, last)
     positives = [order[low:high] for low, high in zip(first, last, strict=True)]
-    if queries is None:
+    if owners is None:
         return [{"positives": ids} for ids in positives]
     return [
-        {"query": int(own), "positives": ids[ids != own]} for own, ids in zip(queries, positives, strict=True)
+        {"query": int(own), "positives": ids[ids != own]} for own, ids in zip(owners, positives, strict=True)
     ]
 
 
-def _labels(labels):
+def _labels(labels: ArrayLike) -> NDArray[Any]:
     """Labels as a 1-D array, strings as such rather than as objects."""
-    labels = column_or_1d(labels)
-    return np.asarray(labels.tolist()) if labels.dtype == object else labels
+    column = column_or_1d(labels)
+    return np.asarray(column.tolist()) if column.dtype == object else column

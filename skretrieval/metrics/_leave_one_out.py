@@ -1,23 +1,23 @@
 """A scorer that searches inside the fold it is given."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _num_samples
 
+from .._average_precision import DISTRACTOR, ap_from_relevance, average_precisions
 from ..postprocessing import DatabaseAugmentation
 from ..retrieval import NearestNeighborsRetriever
-from ..retrieval._base import RetrieverMixin
-from ._average_precision import ap_from_relevance, average_precisions
-
-DISTRACTOR = -1
 
 
-def leave_one_out_map(estimator, X, y):
+def leave_one_out_map(estimator: Any, X: Any, y: ArrayLike) -> float:
     """Mean average precision when every image of X queries all the others.
 
     It has the signature of a scorer, ``scoring=leave_one_out_map``, and is made for cross-validation by
@@ -57,8 +57,8 @@ def leave_one_out_map(estimator, X, y):
 
     Notes
     -----
-    Where few images of the fold show the same object, retrievers of this package count the ranks of these alone.
-    Otherwise, and by other retrievers, the whole fold is ranked for each of its images: O(n^2) memory.
+    Retrievers of this package say the ranks of the images of an object alone (``ranks_of_label``), in bounded memory.
+    By others the whole fold is ranked for each of its images: O(n^2) memory.
 
     Examples
     --------
@@ -74,14 +74,14 @@ def leave_one_out_map(estimator, X, y):
     >>> cross_val_score(pipeline, X, y, groups=y, cv=GroupKFold(3), scoring=leave_one_out_map)
     array([1., 1., 1.])
     """
-    y = column_or_1d(y)
+    labels = column_or_1d(y)
     descriptors, retriever = _embed(estimator, X)
     n = _num_samples(descriptors)
-    if len(y) != n:
-        raise ValueError(f"There are {n} images, but y has {len(y)} labels.")
+    if len(labels) != n:
+        raise ValueError(f"There are {n} images, but y has {len(labels)} labels.")
 
-    _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-    distractor = np.zeros(n, dtype=bool) if y.dtype.kind in "US" else y == DISTRACTOR
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    distractor = np.zeros(n, dtype=bool) if labels.dtype.kind in "US" else labels == DISTRACTOR
     n_positives = np.where(distractor, 0, counts[codes] - 1)
     queries = np.flatnonzero(n_positives)
     if queries.size == 0:
@@ -94,12 +94,11 @@ def leave_one_out_map(estimator, X, y):
         )
         return float("nan")
 
-    fitted = clone(retriever).fit(descriptors, y)
-    if isinstance(fitted, RetrieverMixin):
-        counts = np.where(n_positives > 0, counts[codes], 0)
-        counted = fitted._ranks_of_label(fitted._index._gallery, codes, codes, counts, np.arange(n))
-        if counted is not None:
-            return float(np.mean(_ap_without_query(*counted, n_positives)[queries]))
+    fitted = clone(retriever).fit(descriptors, labels)
+    if hasattr(fitted, "ranks_of_label"):
+        query, ranks = fitted.ranks_of_label()
+        ap = average_precisions(query, ranks, n_positives, "trapezoid")
+        return float(np.mean(ap[queries]))
     neighbors = fitted.kneighbors(n_neighbors=n - 1, return_distance=False)
     if np.any(neighbors == np.arange(n)[:, None]):
         raise ValueError(
@@ -109,17 +108,7 @@ def leave_one_out_map(estimator, X, y):
     return float(np.mean(ap_from_relevance(relevant, n_positives[queries])))
 
 
-def _ap_without_query(query, item, ranks, n_positives):
-    """Average precisions from the ranks of all images of the object, the query itself among them."""
-    is_own = query == item
-    own_rank = np.zeros(len(n_positives), dtype=np.intp)
-    own_rank[query[is_own]] = ranks[is_own]
-    ranks = (ranks - (ranks > own_rank[query]))[~is_own]
-    query = query[~is_own]
-    return average_precisions(query, ranks[np.lexsort((ranks, query))], n_positives, "trapezoid")
-
-
-def _embed(estimator, X):
+def _embed(estimator: Any, X: Any) -> tuple[Any, Any]:
     """Descriptors of X, and the retriever to search them with."""
     estimator = getattr(estimator, "best_estimator_", estimator)
     if isinstance(estimator, Pipeline):
@@ -140,7 +129,7 @@ def _embed(estimator, X):
     return _transform([("", estimator)], X), NearestNeighborsRetriever(metric="cosine", accept_sparse=True)
 
 
-def _transform(steps, X):
+def _transform(steps: Sequence[tuple[str, Any]], X: Any) -> Any:
     """Send X through fitted steps; what works on the gallery is fitted to X, which is the gallery here."""
     for _, step in steps:
         if isinstance(step, DatabaseAugmentation):

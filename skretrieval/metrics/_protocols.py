@@ -1,10 +1,14 @@
 """The published protocols: which images count for which query, and which are skipped."""
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._average_precision import average_precisions
 from ._at_k import precisions_at
-from ._average_precision import average_precisions
-from ._rankings import check_rank_matrix, find_hits, gallery_indices, mean_of_defined
+from ._rankings import Hits, check_rank_matrix, find_hits, gallery_indices, mean_of_defined
 
 KAPPAS = (1, 5, 10)
 DATABASES = ("all", "non_queries")
@@ -13,7 +17,14 @@ DATABASES = ("all", "non_queries")
 REVISITED_LEVELS = {"easy": ((0,), (1, 2)), "medium": ((0, 1), (2,)), "hard": ((1,), (0, 2))}
 
 
-def evaluate_revisited(ranks, gnd, kappas=KAPPAS, *, precision="revisitop", method="trapezoid"):
+def evaluate_revisited(
+    ranks: ArrayLike,
+    gnd: Sequence[dict[str, Any]] | dict[str, Any],
+    kappas: Sequence[int] = KAPPAS,
+    *,
+    precision: str = "revisitop",
+    method: str = "trapezoid",
+) -> dict[str, dict[str, Any]]:
     """Evaluate rankings under the protocol of revisited Oxford and Paris (ROxford5k, RParis6k).
 
     Queries are cropped and are not in the gallery. Each image that shows the object of a query is easy, hard or
@@ -83,8 +94,10 @@ def evaluate_revisited(ranks, gnd, kappas=KAPPAS, *, precision="revisitop", meth
     if isinstance(gnd, dict):
         if "gnd" not in gnd:
             raise ValueError(f"gnd is a dict without the key 'gnd'; its keys are {sorted(map(str, gnd))}.")
-        gnd = gnd["gnd"]
-    groups = gallery_indices(gnd, ("easy", "hard", "junk"))
+        entries: Sequence[dict[str, Any]] = gnd["gnd"]
+    else:
+        entries = gnd
+    groups = gallery_indices(entries, ("easy", "hard", "junk"))
     hits = _hits(ranks, groups, ("easy", "hard", "junk"))
     return {
         level: _score(hits, positives, junk, kappas, precision, method)
@@ -92,7 +105,14 @@ def evaluate_revisited(ranks, gnd, kappas=KAPPAS, *, precision="revisitop", meth
     }
 
 
-def evaluate_oxford(ranks, ground_truth, kappas=KAPPAS, *, precision="standard", method="trapezoid"):
+def evaluate_oxford(
+    ranks: ArrayLike,
+    ground_truth: Sequence[dict[str, Any]],
+    kappas: Sequence[int] = KAPPAS,
+    *,
+    precision: str = "standard",
+    method: str = "trapezoid",
+) -> dict[str, Any]:
     """Evaluate rankings under the protocol of Oxford5k and Paris6k.
 
     Images that are "good" or "ok" for a query are its positives, "junk" is skipped. The 55 queries are cropped,
@@ -142,8 +162,14 @@ def evaluate_oxford(ranks, ground_truth, kappas=KAPPAS, *, precision="standard",
 
 
 def evaluate_holidays(
-    ranks, ground_truth, kappas=KAPPAS, *, database="all", precision="standard", method="trapezoid"
-):
+    ranks: ArrayLike,
+    ground_truth: Sequence[dict[str, Any]],
+    kappas: Sequence[int] = KAPPAS,
+    *,
+    database: str = "all",
+    precision: str = "standard",
+    method: str = "trapezoid",
+) -> dict[str, Any]:
     """Evaluate rankings under the protocol of INRIA Holidays.
 
     The query is an image of the gallery. It is skipped in its own ranking; the other queries stay as
@@ -211,7 +237,14 @@ def evaluate_holidays(
     return _score(_skip(ranks, groups), (0,), (1,), kappas, precision, method)
 
 
-def evaluate_labels(ranks, ground_truth, kappas=KAPPAS, *, precision="standard", method="trapezoid"):
+def evaluate_labels(
+    ranks: ArrayLike,
+    ground_truth: Sequence[dict[str, Any]],
+    kappas: Sequence[int] = KAPPAS,
+    *,
+    precision: str = "standard",
+    method: str = "trapezoid",
+) -> dict[str, Any]:
     """Evaluate rankings by lists of positives: any data set whose images carry labels.
 
     Parameters
@@ -254,17 +287,24 @@ def evaluate_labels(ranks, ground_truth, kappas=KAPPAS, *, precision="standard",
     return _score(_skip(ranks, groups), (0,), (1,), kappas, precision, method)
 
 
-def _hits(ranks, groups, names):
+def _hits(ranks: ArrayLike, groups: Sequence[tuple[Any, ...]], names: tuple[str, ...]) -> Hits:
     return find_hits(check_rank_matrix(ranks, len(groups)), groups, names)
 
 
-def _skip(ranks, groups):
+def _skip(ranks: ArrayLike, groups: Sequence[tuple[Any, ...]]) -> Hits:
     """Hits of positives, and of junk together with the queries that are skipped."""
     groups = [(positives, np.union1d(own, junk)) for positives, own, junk in groups]
     return _hits(ranks, groups, ("positive", "skipped"))
 
 
-def _score(hits, positives, junk, kappas, precision, method):
+def _score(
+    hits: Hits,
+    positives: tuple[int, ...],
+    junk: tuple[int, ...],
+    kappas: Sequence[int],
+    precision: str,
+    method: str,
+) -> dict[str, Any]:
     found = hits.without_junk(positives, junk)
     ap = average_precisions(*found, method)
     return {

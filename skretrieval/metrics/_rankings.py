@@ -1,15 +1,17 @@
 """Rankings as lists of ids: checks, where the ids that count stand, junk, and the mean over queries."""
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
 
 
-def as_ids(values, name):
+def as_ids(values: Any, name: str) -> NDArray[Any]:
     """Turn a collection of ids into a 1-D array of int64 or of str.
 
     Parameters
@@ -64,7 +66,9 @@ class Hits(NamedTuple):
     group: np.ndarray  # (n_hits,) number of the group that the id found there belongs to
     n_ids: np.ndarray  # (n_queries, n_groups) distinct ids in each group, ranked or not
 
-    def without_junk(self, positives=(0,), junk=(1,)):
+    def without_junk(
+        self, positives: Sequence[int] = (0,), junk: Sequence[int] = (1,)
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
         """Ranks of the positives among what is not junk.
 
         Parameters
@@ -93,7 +97,12 @@ class Hits(NamedTuple):
         return query, rank, self.n_ids[:, list(positives)].sum(axis=1)
 
 
-def find_hits(rankings, groups, names=("positive", "junk"), single=False):
+def find_hits(
+    rankings: Sequence[Any] | NDArray[Any],
+    groups: Sequence[tuple[Any, ...]],
+    names: tuple[str, ...] = ("positive", "junk"),
+    single: bool = False,
+) -> Hits:
     """Find the ids of a few disjoint groups in rankings.
 
     Parameters
@@ -147,7 +156,9 @@ def find_hits(rankings, groups, names=("positive", "junk"), single=False):
     )
 
 
-def _find(ranking, ids, codes, prefix):
+def _find(
+    ranking: NDArray[Any], ids: NDArray[Any], codes: NDArray[np.uint8], prefix: str
+) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
     """Places in a ranking where sorted distinct ids stand, ascending, and the codes of these ids."""
     # Indices of a gallery of which a good part is ranked: look each up in a table, without any sorting.
     if ranking.dtype.kind == "i" and ranking.size and ranking.min() >= 0:
@@ -171,13 +182,15 @@ def _find(ranking, ids, codes, prefix):
     return places, codes[nearest[places]]
 
 
-def _refuse_repeated(ranking, prefix):
+def _refuse_repeated(ranking: NDArray[Any], prefix: str) -> None:
     distinct, counts = np.unique(ranking, return_counts=True)
     if len(distinct) < len(ranking):
         raise ValueError(f"{prefix}id {distinct[counts > 1][0].item()!r} is ranked more than once.")
 
 
-def find_hits_of_queries(rankings, positives, junk):
+def find_hits_of_queries(
+    rankings: Sequence[Any] | NDArray[Any], positives: Sequence[Any], junk: Sequence[Any] | None
+) -> Hits:
     """Find the positives and junk of several queries in their rankings.
 
     Parameters
@@ -211,7 +224,7 @@ def find_hits_of_queries(rankings, positives, junk):
     return find_hits(rankings, list(zip(positives, junk, strict=True)))
 
 
-def check_rank_matrix(ranks, n_queries=None):
+def check_rank_matrix(ranks: ArrayLike, n_queries: int | None = None) -> NDArray[np.integer]:
     """Check rankings of gallery indices, one row per query.
 
     Parameters
@@ -257,7 +270,9 @@ def check_rank_matrix(ranks, n_queries=None):
     return ranks
 
 
-def gallery_indices(ground_truth, keys, optional=()):
+def gallery_indices(
+    ground_truth: Sequence[dict[str, Any]], keys: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> list[tuple[NDArray[np.int64], ...]]:
     """Read the gallery indices of each query under several keys.
 
     Parameters
@@ -309,7 +324,7 @@ def gallery_indices(ground_truth, keys, optional=()):
     return groups
 
 
-def is_one_query(ranking):
+def is_one_query(ranking: Sequence[Any] | NDArray[Any]) -> bool:
     """Whether `ranking` is the ranking of one query rather than a sequence of rankings."""
     if isinstance(ranking, np.ndarray) and ranking.dtype != object:
         return ranking.ndim == 1
@@ -317,7 +332,7 @@ def is_one_query(ranking):
     return first is None or isinstance(first, str | Integral)
 
 
-def mean_over_queries(scores, sample_weight=None):
+def mean_over_queries(scores: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
     """Mean over the queries that have a score.
 
     Parameters
@@ -350,7 +365,7 @@ def mean_over_queries(scores, sample_weight=None):
     return float(np.average(np.nan_to_num(scores), weights=weights))
 
 
-def mean_of_defined(scores):
+def mean_of_defined(scores: NDArray[np.float64]) -> Any:
     """Mean over the queries (first axis) that have a score, NaN where none has, without a warning.
 
     For results that show the scores of the queries beside their mean.

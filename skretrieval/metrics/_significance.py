@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import permutation_test
 from sklearn.utils import check_random_state, column_or_1d
 
@@ -20,7 +21,13 @@ class RandomizationTestResult(NamedTuple):
     n_queries: int
 
 
-def randomization_test(first, second, n_permutations=10_000, random_state=None, alternative="two-sided"):
+def randomization_test(
+    first: ArrayLike,
+    second: ArrayLike,
+    n_permutations: int = 10_000,
+    random_state: int | np.random.RandomState | None = None,
+    alternative: str = "two-sided",
+) -> RandomizationTestResult:
     """Paired randomisation test between two rankings of the same queries.
 
     If two systems are equally good, it is chance which of them got which of the two scores of a query. The
@@ -107,7 +114,7 @@ def randomization_test(first, second, n_permutations=10_000, random_state=None, 
     return RandomizationTestResult(float(result.statistic), float(result.pvalue), n_queries)
 
 
-def standard_error(scores):
+def standard_error(scores: ArrayLike) -> float:
     """Estimate the standard error of a mean over queries.
 
     Parameters
@@ -139,8 +146,8 @@ def standard_error(scores):
     return float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
 
 
-def _scores(values, name):
-    values = column_or_1d(values).astype(np.float64)
-    if np.any(np.isinf(values)):
+def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    scores = column_or_1d(values).astype(np.float64)
+    if np.any(np.isinf(scores)):
         raise ValueError(f"{name} holds infinite scores.")
-    return values
+    return scores

@@ -1,6 +1,10 @@
 """N-S, the score of the UKBench data set."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import column_or_1d
 
 from ._rankings import check_rank_matrix, gallery_indices
@@ -9,7 +13,7 @@ GROUP_SIZE = 4
 QUERIES = ("all", "first")
 
 
-def evaluate_ukbench(ranks, ground_truth=None, *, queries="all"):
+def evaluate_ukbench(ranks: ArrayLike, ground_truth: Any = None, *, queries: str = "all") -> dict[str, Any]:
     """Evaluate rankings under the protocol of UKBench: four photographs of each object, N-S.
 
     Parameters
@@ -84,7 +88,7 @@ def evaluate_ukbench(ranks, ground_truth=None, *, queries="all"):
     return {"score": float(per_query.mean()), "per_query": per_query}
 
 
-def _from_dicts(ground_truth):
+def _from_dicts(ground_truth: Sequence[dict[str, Any]]) -> NDArray[np.int64]:
     """Gallery indices of the images of each query's object, shape (n_queries, 4)."""
     positives = [np.unique(ids) for (ids,) in gallery_indices(ground_truth, ("positives",))]
     for query, ids in enumerate(positives):
@@ -93,7 +97,7 @@ def _from_dicts(ground_truth):
     return np.stack(positives)
 
 
-def _from_labels(labels, queries):
+def _from_labels(labels: ArrayLike, queries: str) -> NDArray[np.intp]:
     """Build the same from the object that each image shows."""
     labels = column_or_1d(labels)
     names, first, codes, counts = np.unique(
@@ -108,7 +112,7 @@ def _from_labels(labels, queries):
     return members[codes if queries == "all" else codes[np.sort(first)]]
 
 
-def ukbench_score(ranks, ground_truth=None, *, queries="all"):
+def ukbench_score(ranks: ArrayLike, ground_truth: Any = None, *, queries: str = "all") -> float:
     """N-S, the mean number of images of the query's object among the first four.
 
     Parameters

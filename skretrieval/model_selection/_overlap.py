@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from typing import Any
 
 import numpy as np
 
+from .._io import hash_array
 from ..extraction import FeatureMaps, ImageCrop, check_images, content_digest, image_name, read_image
 
 
@@ -120,5 +120,5 @@ def _digest(index: int, item: Any, by_pixels: bool) -> str:
         item = item.image
     if _is_values(item):
         values = item.astype(np.float64) + 0.0  # -0.0 equals 0.0
-        return hashlib.blake2b(f"{values.shape}".encode() + values.tobytes(), digest_size=20).hexdigest()
+        return hash_array(values)
     return content_digest(read_image(item, position=index) if by_pixels else item, position=index)[0]

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples
 
 from ..datasets import make_photo_views
 from ..extraction import check_images
-from ..metrics._average_precision import ap_from_relevance
+from ..metrics import ap_from_relevance
 
 _RANKED = 2**24  # entries of a ranking held at a time
 
@@ -39,7 +39,7 @@ def make_pseudo_queries(
     kinds: Sequence[str] = ("backdrop",),
     strength: float = 0.5,
     image_size: int | None = 1024,
-    random_state=None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
     """Make queries whose right answers are known out of a gallery that nobody has labelled.
 
@@ -186,7 +186,7 @@ class PseudoQueryScorer:
     12
     """
 
-    def __init__(self, queries, sources, *, n_relevant=5):
+    def __init__(self, queries: Any, sources: Any, *, n_relevant: int = 5) -> None:
         self.queries = queries
         self.sources = sources
         self.n_relevant = n_relevant
@@ -194,7 +194,7 @@ class PseudoQueryScorer:
     def __repr__(self) -> str:
         return f"PseudoQueryScorer({len(self.sources)} queries, n_relevant={self.n_relevant})"
 
-    def __call__(self, estimator, X, y=None) -> float:
+    def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """Score a fitted estimator.
 
         Parameters
@@ -261,7 +261,7 @@ class PseudoQueryScorer:
             raise ValueError(f"There are {_num_samples(self.queries)} queries, but {len(sources)} sources.")
         return sources
 
-    def _embed(self, estimator) -> tuple[Any, Any]:
+    def _embed(self, estimator: Any) -> tuple[Any, Any]:
         """Return the retriever and the queries' descriptors."""
         estimator = getattr(estimator, "best_estimator_", estimator)
         queries = self.queries

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import _num_samples
 
-from ..metrics._leave_one_out import DISTRACTOR
+from ..metrics import DISTRACTOR
 
 
 class GalleryQuerySplit(BaseCrossValidator):
@@ -60,12 +61,18 @@ class GalleryQuerySplit(BaseCrossValidator):
     # With metadata routing, a search hands `groups` over without being asked.
     __metadata_request__split = {"groups": True}
 
-    def __init__(self, n_splits=5, *, n_queries_per_label=None, random_state=None):
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        n_queries_per_label: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.n_splits = n_splits
         self.n_queries_per_label = n_queries_per_label
         self.random_state = random_state
 
-    def get_n_splits(self, X=None, y=None, groups=None) -> int:
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds.
 
         Parameters
@@ -80,7 +87,7 @@ class GalleryQuerySplit(BaseCrossValidator):
         """
         return self.n_splits
 
-    def split(self, X, y=None, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the gallery and the queries of each fold.
 
         Parameters
@@ -148,7 +155,7 @@ class GalleryQuerySplit(BaseCrossValidator):
             )
 
     @staticmethod
-    def _units(y: np.ndarray, groups) -> tuple[np.ndarray, np.ndarray]:
+    def _units(y: np.ndarray, groups: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the label of each unit (-1: never queries), and the unit of each photograph.
 
         A unit is what goes to one side as a whole: a photograph, or those of one label and group.
@@ -205,7 +212,7 @@ class WholeGallerySplit(BaseCrossValidator):
     [(array([0, 1, 2]), array([0, 1, 2]))]
     """
 
-    def get_n_splits(self, X=None, y=None, groups=None) -> int:
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return 1.
 
         Parameters
@@ -220,7 +227,7 @@ class WholeGallerySplit(BaseCrossValidator):
         """
         return 1
 
-    def split(self, X, y=None, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield all indices, twice.
 
         Parameters

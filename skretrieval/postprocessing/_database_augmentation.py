@@ -1,11 +1,13 @@
 """Database-side feature augmentation."""
 
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
-from sklearn.utils import gen_batches
+from sklearn.utils import Tags, gen_batches
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -83,13 +85,13 @@ class DatabaseAugmentation(DocLinkMixin, OneToOneFeatureMixin, TransformerMixin,
         "augment_queries": ["boolean"],
     }
 
-    def __init__(self, n_neighbors=10, *, alpha=0.0, augment_queries=False):
+    def __init__(self, n_neighbors: int = 10, *, alpha: float = 0.0, augment_queries: bool = False) -> None:
         self.n_neighbors = n_neighbors
         self.alpha = alpha
         self.augment_queries = augment_queries
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Keep the database.
 
         Parameters
@@ -112,7 +114,7 @@ class DatabaseAugmentation(DocLinkMixin, OneToOneFeatureMixin, TransformerMixin,
         self._fingerprints = fingerprints[self._order]
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         """Augment the rows that are in the database.
 
         Parameters
@@ -141,20 +143,20 @@ class DatabaseAugmentation(DocLinkMixin, OneToOneFeatureMixin, TransformerMixin,
             unit[i] = _augment(unit[i], own[i], database, self.n_neighbors, self.alpha)
         return unit
 
-    def _find(self, X):
+    def _find(self, X: Any) -> NDArray[Any]:
         """Index in the database of each row of X, -1 for rows that are not in it."""
         X = X.astype(self.database_.dtype, copy=False)
         place = np.searchsorted(self._fingerprints, _fingerprints(X))
         candidate = self._order[np.minimum(place, len(self._order) - 1)]
         return np.where(np.all(self.database_[candidate] == X, axis=1), candidate, -1)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def _fingerprints(X):
+def _fingerprints(X: Any) -> NDArray[Any]:
     """One 64-bit integer per row, equal for equal rows: a random linear form of the bits, modulo 2 ** 64."""
     factors = np.random.default_rng(0).integers(2**64, size=X.shape[1], dtype=np.uint64) | np.uint64(1)
     fingerprints = np.empty(len(X), dtype=np.uint64)
@@ -165,7 +167,9 @@ def _fingerprints(X):
     return fingerprints
 
 
-def _augment(unit, own, database, n_neighbors, alpha):
+def _augment(
+    unit: NDArray[Any], own: NDArray[np.intp], database: NDArray[Any], n_neighbors: int, alpha: float
+) -> NDArray[Any]:
     """Add to each unit row its nearest rows of `database`, but for the row `own` that it is itself."""
     similarities = unit @ database.T
     stored = np.flatnonzero(own >= 0)

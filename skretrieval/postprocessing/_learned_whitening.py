@@ -1,18 +1,21 @@
 """Discriminative whitening, learned from images of the same object."""
 
 import warnings
+from collections.abc import Iterator
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, _fit_context
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
 from .._doc_link import DocLinkMixin
-from .._linalg import flip_signs, principal_axes, project
+from .._linalg import check_rank, flip_signs, principal_axes, project
 from .._region_sets import RegionSetsMixin, reject_region_sets
-from ._base import check_rank
 
 UNLABELLED = -1
 
@@ -104,11 +107,11 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
 
     _parameter_constraints: dict = {"n_components": [Interval(Integral, 1, None, closed="left"), None]}
 
-    def __init__(self, n_components=None):
+    def __init__(self, n_components: int | None = None) -> None:
         self.n_components = n_components
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, pairs=None):
+    def fit(self, X: Any, y: ArrayLike | None = None, *, pairs: Any = None) -> Self:
         """Learn the projection from labels or from pairs of rows.
 
         Parameters
@@ -139,8 +142,8 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
             "PCAWhitening, which learns from regions",
         )
         if pairs is None:
-            X, y = validate_data(self, X, y, dtype=self._row_dtypes, ensure_min_samples=2)
-            labels = _encode_labels(y)
+            X, given = validate_data(self, X, y, dtype=self._row_dtypes, ensure_min_samples=2)
+            labels = _encode_labels(given)
             axes = principal_axes(X)
             same = same_label_scatter(X, labels, axes.components)
             total = axes.eigenvalues * (len(X) - 1.0) * len(X)
@@ -154,7 +157,7 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
             same = pair_scatter(X, queries, positives, axes.components)
             total = axes.eigenvalues * (len(X) - 1.0)
 
-        n_kept = check_rank(self.n_components, len(axes.eigenvalues), X)
+        n_kept = check_rank(axes, "n_components", self.n_components, X.shape[0], X.shape[1], "descriptors")
         # In the coordinates of the principal axes T is diagonal, and directions without any variance are
         # gone.
         same, self.regularization_ = _regularized(same, X.shape[1])
@@ -167,21 +170,21 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
         self.n_components_ = n_kept
         return self
 
-    def _transform_rows(self, rows):
+    def _transform_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
         return project(rows, self.mean_, self.components_)
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.n_components_
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def same_label_scatter(X, labels, axes=None):
+def same_label_scatter(X: Any, labels: NDArray[Any], axes: Any = None) -> NDArray[np.float64]:
     """Scatter of all same-label pairs, ``sum over i < j of one label (x_i - x_j)(x_i - x_j)^T``.
 
     Parameters
@@ -217,7 +220,9 @@ def same_label_scatter(X, labels, axes=None):
     ends = np.cumsum(counts)
     starts, of_class = ends - counts, np.repeat(np.arange(len(counts)), counts)
 
-    def from_the_first(begin, end):
+    def from_the_first(
+        begin: int, end: int
+    ) -> Iterator[tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp]]]:
         """Yield rows in float64 relative to the first one of their class, and where in them each class begins."""
         for start, stop in _batches(begin, end, X.shape[1]):
             own = of_class[start:stop]
@@ -245,7 +250,9 @@ def same_label_scatter(X, labels, axes=None):
     return scatter
 
 
-def pair_scatter(X, queries, positives, axes=None):
+def pair_scatter(
+    X: Any, queries: NDArray[np.intp], positives: NDArray[np.intp], axes: Any = None
+) -> NDArray[np.float64]:
     """Scatter of the differences of given pairs of rows.
 
     Parameters
@@ -271,19 +278,19 @@ def pair_scatter(X, queries, positives, axes=None):
     return scatter
 
 
-def _add_scatter(scatter, rows, axes):
+def _add_scatter(scatter: NDArray[Any], rows: NDArray[Any], axes: Any) -> None:
     """Add the scatter of rows about the origin, of their coordinates if there are axes."""
     coordinates = rows if axes is None else rows @ axes.T
     scatter += coordinates.T @ coordinates
 
 
-def _batches(start, stop, n_features):
+def _batches(start: int, stop: int, n_features: int) -> list[tuple[int, int]]:
     """Limits of so many rows as are taken into float64 at a time."""
     step = max(1, _BLOCK_ELEMENTS // n_features)
     return [(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
-def _encode_labels(y):
+def _encode_labels(y: NDArray[Any]) -> NDArray[Any]:
     """Codes 0, 1, ... of the labels, -1 for unlabelled rows."""
     if y.dtype.kind == "f" and np.any(y != np.round(y)):
         raise ValueError("Unknown label type: y is continuous; labels of objects are integers or strings.")
@@ -291,7 +298,7 @@ def _encode_labels(y):
     return codes if y.dtype.kind in "US" else np.where(y == UNLABELLED, -1, codes)
 
 
-def _check_pairs(pairs, n_samples):
+def _check_pairs(pairs: Any, n_samples: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Validate ``pairs=(q, p)`` into two index arrays."""
     if len(pairs) != 2:
         raise ValueError(f"pairs must be a tuple (q, p) of two index arrays, got {len(pairs)} of them.")
@@ -317,7 +324,7 @@ def _check_pairs(pairs, n_samples):
     return queries, positives
 
 
-def _regularized(scatter, n_features):
+def _regularized(scatter: NDArray[Any], n_features: int) -> tuple[NDArray[Any], float]:
     """Add the smallest ridge of the ladder that makes `scatter` positive definite to working precision."""
     mean_eigenvalue = np.trace(scatter) / n_features
     if mean_eigenvalue == 0:

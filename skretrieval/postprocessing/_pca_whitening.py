@@ -1,21 +1,22 @@
 """PCA-whitening that keeps no direction without variance."""
 
 from numbers import Integral, Real
+from typing import Any, Self
 
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, _fit_context
-from sklearn.utils import check_array
+from sklearn.utils import Tags, check_array
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._doc_link import DocLinkMixin
-from .._linalg import principal_axes, project
+from .._linalg import check_rank, principal_axes, project
 from .._region_sets import (
     RegionSetsMixin,
     is_region_sets,
     split_region_sets,
     stack_region_sets,
 )
-from ._base import axes_for_share, check_rank
 
 
 class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
@@ -102,13 +103,15 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
         "center": ["boolean"],
     }
 
-    def __init__(self, n_components=None, *, power=0.5, center=True):
+    def __init__(
+        self, n_components: int | float | None = None, *, power: float = 0.5, center: bool = True
+    ) -> None:
         self.n_components = n_components
         self.power = power
         self.center = center
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Find the principal axes of the rows of X.
 
         Parameters
@@ -131,12 +134,14 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
         if is_region_sets(X):
             X, _ = stack_region_sets(X)
         X = validate_data(self, X, dtype=self._row_dtypes, ensure_min_samples=2)
-        by_share = self.n_components is not None and not isinstance(self.n_components, Integral)
-        axes = principal_axes(X, None if by_share else self.n_components, center=bool(self.center))
-        rank = len(axes.eigenvalues)
-        n_kept = check_rank(None if by_share else self.n_components, rank, X)
-        if by_share:
-            n_kept = axes_for_share(axes, self.n_components)
+        wanted: Any = self.n_components
+        share = None
+        if wanted is not None and not isinstance(wanted, Integral):
+            wanted, share = None, wanted
+        axes = principal_axes(X, wanted, center=bool(self.center))
+        n_kept = check_rank(axes, "n_components", wanted, X.shape[0], X.shape[1], "descriptors")
+        if share is not None:
+            n_kept = axes.n_for_share(share)
 
         self.mean_ = axes.mean.astype(X.dtype)
         self.components_ = axes.components[:n_kept].astype(X.dtype)
@@ -145,10 +150,10 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
         self.n_components_ = n_kept
         return self
 
-    def _transform_rows(self, rows):
+    def _transform_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
         return project(rows, self.mean_, self.components_ * self.explained_variance_[:, None] ** -self.power)
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> Any:
         """Bring whitened descriptors back to the space of the features.
 
         Parameters
@@ -179,10 +184,10 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
         return X @ back.astype(X.dtype) + self.mean_.astype(X.dtype)
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.n_components_
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -1,14 +1,16 @@
 """Signed power normalisation."""
 
 from numbers import Real
+from typing import Any, Self
 
-import numpy as np
-from scipy import sparse
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, _fit_context
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
 from .._doc_link import DocLinkMixin
+from .._linalg import signed_power
 from .._region_sets import (
     RegionSetsMixin,
     is_region_sets,
@@ -63,11 +65,11 @@ class PowerNormalizer(DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, BaseE
 
     _parameter_constraints: dict = {"exponent": [Interval(Real, 0, 1, closed="right")]}
 
-    def __init__(self, exponent=0.5):
+    def __init__(self, exponent: float = 0.5) -> None:
         self.exponent = exponent
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Record the number of features.
 
         Parameters
@@ -87,7 +89,7 @@ class PowerNormalizer(DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, BaseE
         validate_data(self, X, accept_sparse="csr", dtype=self._row_dtypes)
         return self
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> Any:
         """Undo :meth:`transform`.
 
         Parameters
@@ -104,22 +106,14 @@ class PowerNormalizer(DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, BaseE
             rows, offsets = stack_region_sets(X)
             return split_region_sets(self.inverse_transform(rows), offsets)
         X = validate_data(self, X, accept_sparse="csr", dtype=self._row_dtypes, reset=False)
-        return _signed_power(X, 1.0 / self.exponent)
+        return signed_power(X, 1.0 / self.exponent)
 
-    def _transform_rows(self, rows):
-        return _signed_power(rows, self.exponent)
+    def _transform_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return signed_power(rows, self.exponent)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _signed_power(x, exponent):
-    if sparse.issparse(x):
-        powers = x.copy()
-        powers.data = _signed_power(x.data, exponent)
-        return powers
-    return np.copysign(np.abs(x) ** exponent, x)

@@ -2,20 +2,22 @@
 
 import warnings
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import euclidean_distances
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._doc_link import DocLinkMixin
-from .._linalg import principal_axes
+from .._linalg import check_rank, principal_axes
 from .._region_sets import RegionSetsMixin, is_region_sets, split_region_sets, stack_region_sets
-from ._base import axes_for_share, check_rank
 
 # Loadings are at most 1 and of the order of n_features ** -0.5: what comes after these decimals is rounding
 # error.
@@ -74,7 +76,7 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
     -----
     The work that introduced it to image retrieval, to shorten multi-resolution R-MAC descriptors from 3072 to
     768, 384 or 320 entries, does not say how many axes it used; implementations of [1]_ use one less than the
-    number of features to keep. All ``n_features_in_`` axes would be useless: the rows of an orthogonal matrix are
+    number of features to keep. All n_features_in_ axes would be useless: the rows of an orthogonal matrix are
     all at the same distance, so that there is nothing to cluster, and :meth:`fit` refuses. That work clusters
     the loadings themselves, which is the default here, [1]_ their magnitudes.
 
@@ -123,14 +125,14 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
 
     def __init__(
         self,
-        n_features=768,
+        n_features: int = 768,
         *,
-        n_axes=None,
-        absolute=False,
-        use_correlation=False,
-        n_init=10,
-        random_state=None,
-    ):
+        n_axes: int | float | None = None,
+        absolute: bool = False,
+        use_correlation: bool = False,
+        n_init: int = 10,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.n_features = n_features
         self.n_axes = n_axes
         self.absolute = absolute
@@ -139,7 +141,7 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Choose the features.
 
         Parameters
@@ -213,19 +215,19 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
         self.selected_features_ = np.sort(selected)
         return self
 
-    def _loadings(self, X):
+    def _loadings(self, X: Any) -> NDArray[Any]:
         """Compute the loadings of the features on the first axes, one row per feature."""
         D = X.shape[1]
         if isinstance(self.n_axes, Integral) and self.n_axes < D:
             axes = principal_axes(X, self.n_axes)
-            n_axes = check_rank(self.n_axes, len(axes.eigenvalues), X, name="n_axes")
+            n_axes = check_rank(axes, "n_axes", self.n_axes, X.shape[0], X.shape[1], "descriptors")
         else:
             axes = principal_axes(X)
-            n_axes = check_rank(None, len(axes.eigenvalues), X)
+            n_axes = check_rank(axes, "n_axes", None, X.shape[0], X.shape[1], "descriptors")
             if self.n_axes is None:
                 n_axes = max(1, min(self.n_features - 1, n_axes))
             elif not isinstance(self.n_axes, Integral):
-                n_axes = axes_for_share(axes, self.n_axes)
+                n_axes = axes.n_for_share(self.n_axes)
             else:
                 n_axes = self.n_axes
             if n_axes >= D:
@@ -237,7 +239,7 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
         loadings = np.round(axes.components[:n_axes].T, _DECIMALS)
         return np.ascontiguousarray(np.abs(loadings) if self.absolute else loadings)
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> Any:
         """Put the features kept back in their places, with zeros in all others.
 
         Parameters
@@ -255,25 +257,25 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
         rows, offsets = stack_region_sets(X)
         return split_region_sets(super().inverse_transform(rows), offsets)
 
-    def _transform_table(self, X):
+    def _transform_table(self, X: Any) -> NDArray[Any]:
         return SelectorMixin.transform(self, X)  # keeps the dtypes of a DataFrame's columns
 
-    def _transform_rows(self, rows):
+    def _transform_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
         return np.take(rows, self.selected_features_, axis=1)
 
-    def _get_support_mask(self):
+    def _get_support_mask(self) -> NDArray[np.bool_]:
         check_is_fitted(self)
         mask = np.zeros(self.n_features_in_, dtype=bool)
         mask[self.selected_features_] = True
         return mask
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def _seeding(points):
+def _seeding(points: NDArray[Any]) -> Any:
     """Return what KMeans takes as `init`: greedy k-means++ from one table of distances, for any number of runs.
 
     scikit-learn computes the distances of the candidates anew at every step: many products of a few rows with all the
@@ -296,7 +298,9 @@ def _seeding(points):
     return lambda X, n_clusters, random_state: X[greedy_seeds(distances, n_clusters, random_state)]
 
 
-def greedy_seeds(distances, n_clusters, random_state):
+def greedy_seeds(
+    distances: NDArray[np.float64], n_clusters: int, random_state: np.random.RandomState
+) -> NDArray[np.intp]:
     """Choose seeds far from one another: k-means++, with the best of several candidates at every step.
 
     Parameters

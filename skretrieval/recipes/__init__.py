@@ -10,7 +10,7 @@ and ``score`` the mAP by label.
 All take the same keyword arguments besides their own (``Settings``):
 
 extractor : estimator or None
-    The front, exchanged for another: ``ConvKernelExtractor()``, ``ConvFeatureExtractor("resnet50")``, or
+    The network, exchanged for another: ``ConvKernelExtractor()``, ``ConvFeatureExtractor("resnet50")``, or
     ``"passthrough"`` when `X` holds feature maps already. None is the network of the paper; where papers differ,
     VGG16's pool5 at longest side 1024, the size of the photographs of Oxford5k and Paris6k that they leave as they
     are.

@@ -63,7 +63,7 @@ def describe_and_search(
     whitening = chosen["whitening"]
     if not isinstance(whitening, str) and settings.get("n_components") is not None:
         raise ValueError(
-            f"n_components={settings['n_components']} is for whitening='pca' or 'learned', not for {whitening!r}"
+            f"n_components={settings['n_components']} is for whitening='pca' or 'learned', not for {whitening!r}."
         )
     steps: list[Step] = [("normalizer", Normalizer())]
     if whitening is not None:
@@ -118,22 +118,22 @@ def in_a_row(
     unknown = [name for name in settings if name not in Settings.__annotations__]
     if unknown:
         raise TypeError(
-            f"unknown settings {unknown}: besides the recipe's own there are {list(Settings.__annotations__)}"
+            f"unknown settings {unknown}: besides the recipe's own there are {list(Settings.__annotations__)}."
         )
     extractor = settings.get("extractor")
-    front = ConvFeatureExtractor("vgg16", layers="pool5") if extractor is None else _copy(extractor)
+    network = ConvFeatureExtractor("vgg16", layers="pool5") if extractor is None else _copy(extractor)
     retriever = NearestNeighborsRetriever() if retriever is None else retriever
     search: Any = retriever.set_params(n_neighbors=settings.get("n_neighbors", retriever.n_neighbors))
     expand = settings.get("expand")
     if expand is not None:
         search = QueryExpansion(search, expand, include_query=include_query)
-    return Pipeline([("extractor", front), ("pooler", pooler), *steps, ("retriever", search)])
+    return Pipeline([("extractor", network), ("pooler", pooler), *steps, ("retriever", search)])
 
 
 def _by_name(whitening: str) -> Any:
     known = {"pca": PCAWhitening, "learned": LearnedWhitening}
     if whitening not in known:
-        raise ValueError(f"whitening must be 'pca', 'learned', a transformer or None, got {whitening!r}")
+        raise ValueError(f"whitening must be 'pca', 'learned', a transformer or None, got {whitening!r}.")
     return known[whitening]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ..extraction import ConvFeatureExtractor
@@ -18,7 +19,13 @@ from ..retrieval import NearestNeighborsRetriever
 from ._build import Settings, describe_and_search
 
 
-def vlad(*, n_clusters=64, n_local=None, random_state=None, **settings: Unpack[Settings]) -> Pipeline:
+def vlad(
+    *,
+    n_clusters: int = 64,
+    n_local: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    **settings: Unpack[Settings],
+) -> Pipeline:
     """Return VLAD of a map's columns, reduced to 128 whitened dimensions (Ng et al. 2015).
 
     Parameters
@@ -39,7 +46,13 @@ def vlad(*, n_clusters=64, n_local=None, random_state=None, **settings: Unpack[S
     return describe_and_search(pooler, {"n_components": 128}, **settings)
 
 
-def fisher(*, n_clusters=64, n_local=64, random_state=None, **settings: Unpack[Settings]) -> Pipeline:
+def fisher(
+    *,
+    n_clusters: int = 64,
+    n_local: int | None = 64,
+    random_state: int | np.random.RandomState | None = None,
+    **settings: Unpack[Settings],
+) -> Pipeline:
     """Return the Fisher vector of a map's columns (Perronnin et al. 2010, on maps as the papers cite it).
 
     Parameters
@@ -61,7 +74,12 @@ def fisher(*, n_clusters=64, n_local=64, random_state=None, **settings: Unpack[S
 
 
 def t_embedding(
-    *, n_clusters=16, n_local=128, aggregation="democratic", random_state=None, **settings: Unpack[Settings]
+    *,
+    n_clusters: int = 16,
+    n_local: int | None = 128,
+    aggregation: str = "democratic",
+    random_state: int | np.random.RandomState | None = None,
+    **settings: Unpack[Settings],
 ) -> Pipeline:
     """Return triangulation embedding with democratic weights (Jegou and Zisserman 2014).
 
@@ -83,7 +101,12 @@ def t_embedding(
     return describe_and_search(pooler, {}, **settings)
 
 
-def netvlad(*, n_clusters=64, random_state=None, **settings: Unpack[Settings]) -> Pipeline:
+def netvlad(
+    *,
+    n_clusters: int = 64,
+    random_state: int | np.random.RandomState | None = None,
+    **settings: Unpack[Settings],
+) -> Pipeline:
     """Return NetVLAD without training: soft assignment to centres of k-means (Arandjelovic et al. 2016).
 
     4096 whitened dimensions unless `n_components` says otherwise. The published figures use trained weights.
@@ -106,7 +129,13 @@ def netvlad(*, n_clusters=64, random_state=None, **settings: Unpack[Settings]) -
     return describe_and_search(pooler, {"n_components": 4096}, **settings)
 
 
-def bow_cnn(*, n_clusters=25000, n_local=512, random_state=None, **settings: Unpack[Settings]) -> Pipeline:
+def bow_cnn(
+    *,
+    n_clusters: int = 25000,
+    n_local: int | None = 512,
+    random_state: int | np.random.RandomState | None = None,
+    **settings: Unpack[Settings],
+) -> Pipeline:
     """Return the bag of words of a convolutional map (BoW-CNN, Mohedano et al. 2016).
 
     VGG16's conv5_1 at longest side 336, enlarged twofold, PCA-whitened; sparse histograms of 25,000 words. The

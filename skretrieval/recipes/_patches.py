@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from functools import partial
 from typing import Unpack
 
+import numpy as np
 from sklearn.pipeline import Pipeline
+from torch import nn
 
 from ..extraction import ConvFeatureExtractor, ConvKernelExtractor, PatchNetwork
 from ..pooling import LayerwisePooler, SumPooler, VLADPooler
@@ -14,7 +18,11 @@ from ._build import Settings, describe_and_search
 
 
 def neural_codes(
-    *, backbone="vgg16", layer="classifier.1", weights="DEFAULT", **settings: Unpack[Settings]
+    *,
+    backbone: str | nn.Module | Callable = "vgg16",
+    layer: str = "classifier.1",
+    weights: str | os.PathLike | None = "DEFAULT",
+    **settings: Unpack[Settings],
 ) -> Pipeline:
     """Return neural codes (Babenko et al. 2014): a fully connected layer of a network, for the whole photograph.
 
@@ -47,12 +55,12 @@ def neural_codes(
 
 def mop_cnn(
     *,
-    n_clusters=100,
-    n_local=500,
-    backbone="vgg16",
-    layer="classifier.4",
-    weights="DEFAULT",
-    random_state=None,
+    n_clusters: int = 100,
+    n_local: int = 500,
+    backbone: str | nn.Module | Callable = "vgg16",
+    layer: str = "classifier.4",
+    weights: str | os.PathLike | None = "DEFAULT",
+    random_state: int | np.random.RandomState | None = None,
     **settings: Unpack[Settings],
 ) -> Pipeline:
     """Return MOP-CNN (Gong et al. 2014): fc7 of the photograph, and VLAD of fc7 over its patches at two scales.
@@ -93,7 +101,11 @@ def mop_cnn(
 
 
 def patch_ckn(
-    *, n_clusters=256, points="hessian", random_state=None, **settings: Unpack[Settings]
+    *,
+    n_clusters: int = 256,
+    points: str = "hessian",
+    random_state: int | np.random.RandomState | None = None,
+    **settings: Unpack[Settings],
 ) -> Pipeline:
     """Return VLAD over kernel descriptors of patches at interest points (Patch-CKN, Paulin et al. 2015).
 

@@ -18,7 +18,7 @@ from ..pooling import (
 from ._build import Settings, describe_and_search, in_a_row, whiten_regions
 
 
-def grmac(*, n_levels=3, p=3.0, **settings: Unpack[Settings]) -> Pipeline:
+def grmac(*, n_levels: int = 3, p: float = 3.0, **settings: Unpack[Settings]) -> Pipeline:
     """Return GR-MAC alone (S000 section 3.2).
 
     Parameters
@@ -36,7 +36,7 @@ def grmac(*, n_levels=3, p=3.0, **settings: Unpack[Settings]) -> Pipeline:
     return describe_and_search(GRMACPooler(n_levels, p), {}, **settings)
 
 
-def rmac(*, n_levels=3, **settings: Unpack[Settings]) -> Pipeline:
+def rmac(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pipeline:
     """Return R-MAC (Tolias et al. 2016): its PCA-whitening works on each region, before the sum.
 
     Parameters
@@ -54,7 +54,7 @@ def rmac(*, n_levels=3, **settings: Unpack[Settings]) -> Pipeline:
     return whiten_regions(RMACPooler(n_levels), {}, **settings)
 
 
-def region_integration(*, n_levels=3, **settings: Unpack[Settings]) -> Pipeline:
+def region_integration(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pipeline:
     """Return feature weighting and region integration (S001): every region is whitened before the sum.
 
     Parameters
@@ -73,7 +73,9 @@ def region_integration(*, n_levels=3, **settings: Unpack[Settings]) -> Pipeline:
     return whiten_regions(RegionIntegrationPooler(n_levels), {}, **settings)
 
 
-def fde(*, weight=0.1, n_levels=3, n_bins=10, **settings: Unpack[Settings]) -> Pipeline:
+def fde(
+    *, weight: float = 0.1, n_levels: int = 3, n_bins: int = 10, **settings: Unpack[Settings]
+) -> Pipeline:
     """Return R-MAC fused with the entropies of the activations (FDE; what is inferred, `EntropyPooler` says).
 
     Parameters
@@ -94,7 +96,9 @@ def fde(*, weight=0.1, n_levels=3, n_bins=10, **settings: Unpack[Settings]) -> P
     return describe_and_search(PoolerFusion(parts, weights=[1 - weight, weight]), {}, **settings)
 
 
-def regional_second_order(*, n_clusters=3, n_local=128, **settings: Unpack[Settings]) -> Pipeline:
+def regional_second_order(
+    *, n_clusters: int = 3, n_local: int | None = 128, **settings: Unpack[Settings]
+) -> Pipeline:
     """Return regional second-order pooling (S004): region sets, compared by their best pair (eq 7).
 
     VGG19's relu5_4 unless another extractor is given. Queries that are crops want their whole region only:
@@ -122,8 +126,10 @@ def regional_second_order(*, n_clusters=3, n_local=128, **settings: Unpack[Setti
     whitening = settings.get("whitening", "pca")
     if whitening != "pca":
         raise ValueError(
-            f"regional_second_order whitens in its pooler: whitening must be 'pca', got {whitening!r}"
+            f"regional_second_order whitens in its pooler: whitening must be 'pca', got {whitening!r}."
         )
     settings["extractor"] = settings.get("extractor") or ConvFeatureExtractor("vgg19", layers="relu5_4")
-    pooler = RegionalSecondOrderPooler(n_clusters, n_local, settings.get("n_components", 512))
+    pooler = RegionalSecondOrderPooler(
+        n_clusters, n_local=n_local, n_components=settings.get("n_components", 512)
+    )
     return in_a_row(pooler, [], None, False, **settings)  # eq 8 leaves the query out

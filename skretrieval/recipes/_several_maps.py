@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
@@ -22,7 +24,7 @@ from ..retrieval import NearestNeighborsRetriever
 from ._build import Settings, describe_and_search, in_a_row
 
 
-def ms_rmac(*, weights=None, **settings: Unpack[Settings]) -> Pipeline:
+def ms_rmac(*, weights: Sequence[float] | None = None, **settings: Unpack[Settings]) -> Pipeline:
     """Return multi-scale R-MAC: the last convolution of each block of VGG16, 1472 dimensions (MS-RMAC).
 
     Parameters
@@ -43,7 +45,9 @@ def ms_rmac(*, weights=None, **settings: Unpack[Settings]) -> Pipeline:
     return describe_and_search(LayerwisePooler(RMACPooler(), weights=weights), defaults, **settings)
 
 
-def late_fusion_rmac(*, image_size=(550, 800, 1050), **settings: Unpack[Settings]) -> Pipeline:
+def late_fusion_rmac(
+    *, image_size: Sequence[int] = (550, 800, 1050), **settings: Unpack[Settings]
+) -> Pipeline:
     """Return R-MAC at several resolutions, l2-normalised and added (Gordo et al. 2017, as baseline of S003).
 
     Parameters
@@ -64,7 +68,7 @@ def late_fusion_rmac(*, image_size=(550, 800, 1050), **settings: Unpack[Settings
     return describe_and_search(LayerwisePooler(RMACPooler(), combine="sum"), defaults, **settings)
 
 
-def mfc(*, image_size=(512, 768, 1024), **settings: Unpack[Settings]) -> Pipeline:
+def mfc(*, image_size: Sequence[int] = (512, 768, 1024), **settings: Unpack[Settings]) -> Pipeline:
     """Return sums at three scales, l2-normalised and added (MFC, Hao et al. 2016).
 
     Only the tables that cite the method were at hand: scales and pooling are inferred.
@@ -86,7 +90,9 @@ def mfc(*, image_size=(512, 768, 1024), **settings: Unpack[Settings]) -> Pipelin
     return describe_and_search(pooler, {"extractor": extractor}, **settings)
 
 
-def super_global(*, p=4.6, image_size=(724, 1024, 1448), **settings: Unpack[Settings]) -> Pipeline:
+def super_global(
+    *, p: float = 4.6, image_size: Sequence[int] = (724, 1024, 1448), **settings: Unpack[Settings]
+) -> Pipeline:
     """Return regional GeM per scale and the maximum over scales (SuperGlobal, Shao et al. 2023).
 
     The authors' network is trained for retrieval and ends in a learned projection before the maximum; here the maps
@@ -114,10 +120,10 @@ def super_global(*, p=4.6, image_size=(724, 1024, 1448), **settings: Unpack[Sett
 
 def multi_resolution_pfa(
     *,
-    local=False,
-    n_features=768,
-    image_size=(1050, 800, 550),
-    random_state=None,
+    local: bool = False,
+    n_features: int = 768,
+    image_size: Sequence[int] = (1050, 800, 550),
+    random_state: int | np.random.RandomState | None = None,
     **settings: Unpack[Settings],
 ) -> Pipeline:
     """Return square-sum R-MAC over resolutions and layers, reduced by feature selection (S003).
@@ -154,7 +160,7 @@ def multi_resolution_pfa(
     given = [name for name in ("whitening", "n_components") if settings.get(name) is not None]
     if given:
         raise ValueError(
-            f"multi_resolution_pfa selects n_features instead of whitening: {given} cannot be set"
+            f"multi_resolution_pfa selects n_features instead of whitening: {given} cannot be set."
         )
     sizes = list(image_size)
     default = ConvFeatureExtractor(
@@ -166,7 +172,7 @@ def multi_resolution_pfa(
     if local:
         if not isinstance(extractor, ConvFeatureExtractor):
             raise ValueError(
-                f"local=True needs a ConvFeatureExtractor, whose network classifies, got {extractor!r}"
+                f"local=True needs a ConvFeatureExtractor, whose network classifies, got {extractor!r}."
             )
         parts = [("global", pooler), ("local", ClassActivationMask(clone(pooler), backbone=None))]
         pooler = PoolerFusion(parts, combine="regions", norm=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Unpack
 
 from sklearn.pipeline import Pipeline
@@ -21,7 +22,15 @@ from ..pooling import (
 from ._build import Settings, describe_and_search
 
 
-def gsw(*, alpha=0.6, n_levels=3, p=3.0, n_channels=0.3, rho=100.0, **settings: Unpack[Settings]) -> Pipeline:
+def gsw(
+    *,
+    alpha: float = 0.6,
+    n_levels: int = 3,
+    p: float = 3.0,
+    n_channels: float | int = 0.3,
+    rho: float = 100.0,
+    **settings: Unpack[Settings],
+) -> Pipeline:
     """Return GSW: GR-MAC and SJW fused, whitened without reduction (S000 eq 10).
 
     Parameters
@@ -50,7 +59,7 @@ def gsw(*, alpha=0.6, n_levels=3, p=3.0, n_channels=0.3, rho=100.0, **settings: 
     return describe_and_search(PoolerFusion(parts, weights=[alpha, 1 - alpha]), {}, **settings)
 
 
-def sjw(*, n_channels=0.3, rho=100.0, **settings: Unpack[Settings]) -> Pipeline:
+def sjw(*, n_channels: float | int = 0.3, rho: float = 100.0, **settings: Unpack[Settings]) -> Pipeline:
     """Return saliency joint weighting alone (S000 section 3.3).
 
     Parameters
@@ -68,7 +77,9 @@ def sjw(*, n_channels=0.3, rho=100.0, **settings: Unpack[Settings]) -> Pipeline:
     return describe_and_search(SJWPooler(n_channels, rho), {}, **settings)
 
 
-def adaptive_gaussian(*, alpha=0.1, channel="element", **settings: Unpack[Settings]) -> Pipeline:
+def adaptive_gaussian(
+    *, alpha: float = 0.1, channel: str | Callable | None = "element", **settings: Unpack[Settings]
+) -> Pipeline:
     """Return adaptive Gaussian and element-value weights (S002).
 
     Parameters
@@ -102,7 +113,7 @@ def crow(**settings: Unpack[Settings]) -> Pipeline:
     return describe_and_search(CroWPooler(), {}, **settings)
 
 
-def spoc(*, center_prior=True, **settings: Unpack[Settings]) -> Pipeline:
+def spoc(*, center_prior: bool = True, **settings: Unpack[Settings]) -> Pipeline:
     """Return SPoC (Babenko and Lempitsky 2015): 256 whitened dimensions unless `n_components` says otherwise.
 
     Parameters
@@ -138,7 +149,7 @@ def mac(**settings: Unpack[Settings]) -> Pipeline:
     return describe_and_search(MACPooler(), {}, **settings)
 
 
-def gem(*, p=3.0, **settings: Unpack[Settings]) -> Pipeline:
+def gem(*, p: float = 3.0, **settings: Unpack[Settings]) -> Pipeline:
     """Return GeM (Radenovic et al. 2019), without the fine-tuned network of that paper.
 
     Parameters
@@ -156,7 +167,7 @@ def gem(*, p=3.0, **settings: Unpack[Settings]) -> Pipeline:
     return describe_and_search(GeMPooler(p), {}, **settings)
 
 
-def sba(*, n_parts=25, **settings: Unpack[Settings]) -> Pipeline:
+def sba(*, n_parts: int = 25, **settings: Unpack[Settings]) -> Pipeline:
     """Return part-based weighting (PWA, and SBA of the same authors): 4096 whitened dimensions unless told otherwise.
 
     Parameters

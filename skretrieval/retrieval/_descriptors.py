@@ -1,113 +1,32 @@
 """Descriptors and region sets in one form: stacked rows plus the offsets of the items they belong to."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from .._linalg import l2_normalize
-from .._region_sets import is_region_sets, stack_region_sets
+from .._linalg import unit_rows
+from .._region_sets import is_region_sets, ragged_arange, stack_region_sets
+from ._half_precision import half_to_single, halves_are_finite
 
 # Numbers converted at a time: they and their temporary arrays in float64 stay in the processor's cache.
-_CACHED = 2**17
-# Halves converted at a time: as many as torch converts in the calling thread alone, for threads that wait for each
-# other after every part take longer than they save.
-_CONVERTED = 2**15
+CACHE_ELEMENTS = 2**17
 
 
-def ragged_arange(starts, counts):
-    """Concatenate ``arange(start, start + count)`` for every pair of ``starts`` and ``counts``.
-
-    Parameters
-    ----------
-    starts, counts : ndarray of shape (n,)
-        First value and length of each run.
-
-    Returns
-    -------
-    ndarray of shape (counts.sum(),)
-    """
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
-
-
-def unit_rows(rows):
-    """Scale every row to unit Euclidean length; a zero row stays zero (no epsilon is added).
-
-    Works in float64 on blocks of rows, so that a row gets the same bits wherever it stands.
-
-    Parameters
-    ----------
-    rows : ndarray or CSR matrix or array of shape (n, d)
-        Float32 or float64; never written to.
-
-    Returns
-    -------
-    ndarray or CSR matrix or array of shape (n, d)
-        A new one of the same dtype; sparse rows get the numbers that the same dense rows get.
-    """
-    step = max(1, _CACHED // max(1, rows.shape[1]))
-    if sparse.issparse(rows):
-        return _unit_sparse_rows(rows, step)
-    out = np.empty(rows.shape, dtype=rows.dtype)
-    for start in range(0, len(rows), step):
-        out[start : start + step] = l2_normalize(rows[start : start + step].astype(np.float64))
-    return out
-
-
-def half_to_single(rows, out=None):
-    """Convert float16 to float32, exactly: by torch, which has the processor's instruction for it.
-
-    NumPy's ``astype`` takes eight times as long.
-
-    Parameters
-    ----------
-    rows : ndarray of float16
-        Numbers, which may be mapped from a file.
-    out : ndarray of float32, default=None
-        Where to write them, of the same shape.
-
-    Returns
-    -------
-    ndarray of float32
-    """
-    single = np.empty(rows.shape, dtype=np.float32) if out is None else out
-    step = max(1, _CONVERTED // max(1, rows[:1].size))
-    for start in range(0, len(rows), step):
-        # A copy, which is in the cache: torch warns of arrays that it may not write to.
-        part = torch.from_numpy(rows[start : start + step].copy())
-        torch.from_numpy(single[start : start + step]).copy_(part)
-    return single
-
-
-def _row_lengths(rows):
+def _row_lengths(rows: NDArray[Any]) -> NDArray[np.float64]:
     """Euclidean lengths of rows, in float64."""
     lengths = np.empty(len(rows))
-    step = max(1, _CACHED // max(1, rows.shape[1]))
+    step = max(1, CACHE_ELEMENTS // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         part = (half_to_single(part) if part.dtype == np.float16 else part).astype(np.float64)
         lengths[start : start + step] = np.sqrt(np.einsum("id,id->i", part, part))
     return lengths
-
-
-def _unit_sparse_rows(rows, step):
-    if not rows.has_canonical_format:
-        rows = rows.copy()
-        rows.sum_duplicates()
-    data = np.empty_like(rows.data)
-    for start in range(0, rows.shape[0], step):
-        part = rows[start : start + step]
-        # Dense, because the sum of squares depends in its last bit on the zeros between the numbers.
-        unit = l2_normalize(part.toarray().astype(np.float64))
-        row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-        first = rows.indptr[start]
-        data[first : first + part.nnz] = unit[row, part.indices]
-    return type(rows)((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
 @dataclass(frozen=True)
@@ -130,41 +49,41 @@ class DescriptorSet:
     lengths: np.ndarray | None = None
 
     @property
-    def n_rows(self):
+    def n_rows(self) -> int:
         """Number of rows of all items."""
         return self.rows.shape[0]
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
         """Length of a row."""
         return self.rows.shape[1]
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype[Any]:
         """Dtype of what is computed from the rows: theirs, or float32 for float16."""
         return np.dtype(np.float32) if self.rows.dtype == np.float16 else self.rows.dtype
 
     @property
-    def is_sparse(self):
+    def is_sparse(self) -> bool:
         """Whether the rows are a sparse matrix or array."""
         return sparse.issparse(self.rows)
 
     @property
-    def n_items(self):
+    def n_items(self) -> int:
         """Number of items."""
         return self.n_rows if self.offsets is None else len(self.offsets) - 1
 
     @property
-    def starts(self):
+    def starts(self) -> NDArray[np.intp]:
         """First row of every item, shape (n_items,)."""
         return np.arange(self.n_rows) if self.offsets is None else self.offsets[:-1]
 
     @property
-    def counts(self):
+    def counts(self) -> NDArray[np.intp]:
         """Number of rows of every item, shape (n_items,)."""
         return np.ones(self.n_rows, dtype=np.intp) if self.offsets is None else np.diff(self.offsets)
 
-    def dense(self, key=slice(None)):
+    def dense(self, key: Any = slice(None)) -> NDArray[Any]:
         """Rows of a slice or an index array as an ndarray of ``dtype``, which may be a view.
 
         Rows that stand for unit rows are normalised, to the same bits as a gallery normalised beforehand.
@@ -172,12 +91,14 @@ class DescriptorSet:
         rows = self.raw(key)
         return rows if self.lengths is None else unit_rows(rows)
 
-    def raw(self, key=slice(None)):
+    def raw(self, key: Any = slice(None)) -> NDArray[Any]:
         """Rows as :meth:`dense`, but not normalised."""
         rows = self.rows[key].toarray() if self.is_sparse else self.rows[key]
         return half_to_single(rows) if rows.dtype == np.float16 else rows
 
-    def fill(self, out, low, *, unit=True, centre=None):
+    def fill(
+        self, out: NDArray[Any], low: int, *, unit: bool = True, centre: NDArray[Any] | float | None = None
+    ) -> None:
         """Write the rows from ``low`` on into an array, converted to its dtype.
 
         Nothing is as large as the array but the array itself, which can be used again.
@@ -198,7 +119,7 @@ class DescriptorSet:
         if halves and (self.lengths is None or not unit):
             half_to_single(self.rows[low : low + len(out)], out)
             return
-        step = max(1, _CACHED // self.n_features)
+        step = max(1, CACHE_ELEMENTS // self.n_features)
         for start in range(0, len(out), step):
             part = out[start : start + step]
             rows = read(slice(low + start, low + start + len(part)))
@@ -207,18 +128,18 @@ class DescriptorSet:
             else:
                 np.subtract(rows, centre, out=part, casting="same_kind")
 
-    def row_range(self, start, stop):
+    def row_range(self, start: int, stop: int) -> tuple[int, int]:
         """Row limits of the items ``start:stop``."""
         return (start, stop) if self.offsets is None else (int(self.offsets[start]), int(self.offsets[stop]))
 
-    def slice(self, start, stop):
+    def slice(self, start: int, stop: int) -> "DescriptorSet":
         """Items ``start:stop`` as views."""
         low, high = self.row_range(start, stop)
         offsets = None if self.offsets is None else self.offsets[start : stop + 1] - low
         lengths = None if self.lengths is None else self.lengths[low:high]
         return DescriptorSet(self.rows[low:high], offsets, lengths)
 
-    def take(self, items):
+    def take(self, items: NDArray[np.intp]) -> "DescriptorSet":
         """Copy the given items, in the given order."""
         rows, offsets = items, None
         if self.offsets is not None:
@@ -227,7 +148,7 @@ class DescriptorSet:
             offsets = np.concatenate([[0], np.cumsum(counts)])
         return DescriptorSet(self.rows[rows], offsets, None if self.lengths is None else self.lengths[rows])
 
-    def append(self, other):
+    def append(self, other: "DescriptorSet") -> "DescriptorSet":
         """Items of ``self`` followed by those of ``other``, whose rows take the form of those of ``self``.
 
         Neither may have ``lengths``.
@@ -246,7 +167,7 @@ class DescriptorSet:
         counts = np.concatenate([self.counts, other.counts])
         return DescriptorSet(rows, np.concatenate([[0], np.cumsum(counts)]))
 
-    def blocks(self, max_rows):
+    def blocks(self, max_rows: int) -> Iterator[tuple[int, int]]:
         """Yield ``(start, stop)`` item ranges of at most ``max_rows`` rows, but at least one item."""
         start, n_items = 0, self.n_items
         while start < n_items:
@@ -259,7 +180,7 @@ class DescriptorSet:
             start = stop
 
 
-def prepare(descriptors, metric, *, in_place=None):
+def prepare(descriptors: DescriptorSet, metric: str, *, in_place: bool | None = None) -> DescriptorSet:
     """Rows as the metric wants them: unit rows for the cosine.
 
     Parameters
@@ -289,14 +210,16 @@ def prepare(descriptors, metric, *, in_place=None):
     return DescriptorSet(unit_rows(rows), descriptors.offsets)
 
 
-def _is_mapped(rows):
+def _is_mapped(rows: Any) -> bool:
     """Whether an array is a view of a memory-mapped file."""
     while isinstance(rows, np.ndarray):
         rows = rows.base  # copies of parts of a numpy.memmap do not end at the map
     return isinstance(rows, mmap)
 
 
-def check_descriptors(estimator, X, *, reset, dtype=None, accept_sparse=False):
+def check_descriptors(
+    estimator: Any, X: Any, *, reset: bool, dtype: Any = None, accept_sparse: bool = False
+) -> DescriptorSet:
     """Validate descriptors or region sets and stack them.
 
     Parameters
@@ -347,20 +270,22 @@ def check_descriptors(estimator, X, *, reset, dtype=None, accept_sparse=False):
     return DescriptorSet(rows, offsets)
 
 
-def _halves_are_finite(rows):
-    """Whether no exponent is that of infinity and NaN; several times faster than ``isfinite``."""
-    step = max(1, _CACHED // max(1, rows[:1].size))
-    bits = rows.view(np.uint16)
-    return all(
-        (bits[start : start + step] & 0x7FFF).max(initial=0) < 0x7C00 for start in range(0, len(rows), step)
-    )
+def check_regions(descriptors: DescriptorSet, expected: int, whose: str) -> None:
+    """Raise a ValueError that names the first item with another number of regions than expected."""
+    counts = descriptors.counts
+    wrong = np.flatnonzero(counts != expected)
+    if len(wrong):
+        raise ValueError(
+            f"Item {wrong[0]} has {counts[wrong[0]]} region(s), but {whose} {expected}: region_pairs='same' "
+            "compares region m with region m, so every image needs the same number of regions."
+        )
 
 
-def _check_finite(rows, offsets):
+def _check_finite(rows: Any, offsets: NDArray[np.intp] | None) -> None:
     """Raise a ValueError that names the first item with a NaN or an infinity."""
     values = rows.data if sparse.issparse(rows) else rows
     if values.dtype == np.float16:
-        if _halves_are_finite(values):
+        if halves_are_finite(values):
             return
     else:
         # The sum is one fast pass without a temporary array; it may overflow, so it only triggers the search.

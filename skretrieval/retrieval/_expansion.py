@@ -1,15 +1,20 @@
 """Query expansion: search again with the query moved towards its first results."""
 
+from collections.abc import Iterator
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
-from sklearn.utils import get_tags
+from sklearn.utils import Tags, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
+from .._linalg import unit_rows
+from .._region_sets import ragged_arange
 from ._base import RetrieverMixin
-from ._descriptors import DescriptorSet, ragged_arange, unit_rows
+from ._descriptors import DescriptorSet
 
 # Query rows expanded at a time: bounds the memory of their vectors and candidates.
 _QUERY_ROWS = 1024
@@ -35,11 +40,12 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     alpha : float, default=0.0
         Exponent of the similarities as weights, with ``0**0 = 1``.
     include_query : bool, default=True
-        Whether the query itself, with weight 1, is in the sum. S004 leaves it out.
+        Whether the query itself, with weight 1, is in the sum; [4]_ leaves it out.
     exclude_self : bool, default=False
         Whether to leave the query's own gallery item out of the sum, for queries that are gallery items: with
-        ``kneighbors(X=None)`` that is the item itself, otherwise the first item at distance zero from the
-        query, if there is one. By default, as in the papers, the own item counts as a result like any other.
+        ``kneighbors(X=None)`` that is the item itself, otherwise what :meth:`search` is told or, untold, the first
+        item at distance zero from the query, if there is one. By default, as in the papers, the own item counts
+        as a result like any other.
 
     Attributes
     ----------
@@ -57,13 +63,13 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     A query whose sum is the zero vector (or has no weight at all) is searched as it is.
 
     With the metrics "euclidean" and "manhattan" the vectors are not normalised: q' is the weighted mean, and
-    the similarity in the weights is ``1 / (1 + distance)`` (S000 eq. 7).
+    the similarity in the weights is ``1 / (1 + distance)`` (equation 7 of [3]_).
 
-    Region sets: ``d_i`` is the region that matches the query best (S004 eq. 8), the first of those equally good up
-    to rounding, and the expanded query is a single vector. If the query has several regions, ``include_query`` adds
-    the one that matches its first result best. With ``region_pairs="same"`` the expanded query has as many regions
-    as before: each result adds the region by which it matches to the query's region of the same number, and the
-    formula holds for each region by itself. Regions by which no result matches stay as they are.
+    Region sets: ``d_i`` is the region that matches the query best (equation 8 of [4]_), the first of those equally
+    good up to rounding, and the expanded query is a single vector. If the query has several regions,
+    ``include_query`` adds the one that matches its first result best. With ``region_pairs="same"`` the expanded query
+    has as many regions as before: each result adds the region by which it matches to the query's region of the same
+    number, and the formula holds for each region by itself. Regions by which no result matches stay as they are.
 
     ``kneighbors(X=None)`` leaves each item out of its own final ranking. Whether it takes part in its own
     expansion is up to ``exclude_self``.
@@ -74,6 +80,9 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
            a generative feature model for object retrieval", ICCV 2007.
     .. [2] F. Radenovic, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human annotation",
            TPAMI 2019.
+    .. [3] H. Zhao, J. Wu, D. Zhang, P. Liu, "Toward improving image retrieval via global saliency weighted feature",
+           ISPRS International Journal of Geo-Information 10(4), 2021.
+    .. [4] D. Jeong, S. Choo, W. Seo, N. I. Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017.
 
     Examples
     --------
@@ -94,7 +103,15 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         "exclude_self": ["boolean"],
     }
 
-    def __init__(self, retriever, n_expand=10, *, alpha=0.0, include_query=True, exclude_self=False):
+    def __init__(
+        self,
+        retriever: Any,
+        n_expand: int = 10,
+        *,
+        alpha: float = 0.0,
+        include_query: bool = True,
+        exclude_self: bool = False,
+    ) -> None:
         self.retriever = retriever
         self.n_expand = n_expand
         self.alpha = alpha
@@ -102,7 +119,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         self.exclude_self = exclude_self
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Index a gallery with a clone of ``retriever``.
 
         Parameters
@@ -121,7 +138,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Append items to the gallery; the first call is a ``fit``.
 
         Parameters
@@ -141,7 +158,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         self.retriever_.partial_fit(X, y)
         return self
 
-    def remove(self, indices):
+    def remove(self, indices: ArrayLike) -> Self:
         """Delete items from the gallery; the remaining ones close up and keep their order.
 
         Parameters
@@ -158,7 +175,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         self.retriever_.remove(indices)
         return self
 
-    def _clone(self):
+    def _clone(self) -> Any:
         if not isinstance(self.retriever, RetrieverMixin):
             raise TypeError(
                 "retriever must be a NearestNeighborsRetriever or a wrapper around one, got "
@@ -166,7 +183,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return clone(self.retriever)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if isinstance(self.retriever, RetrieverMixin):
             tags.input_tags.sparse = get_tags(self.retriever).input_tags.sparse
@@ -181,20 +198,28 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     feature_names_in_ = property(lambda self: self.retriever_.feature_names_in_, doc="Feature names.")
 
     @property
-    def _index(self):
+    def _index(self) -> Any:
         return self.retriever_._index
 
     @property
-    def _uses_own(self):
+    def _uses_own(self) -> bool:
         return self.exclude_self or self.retriever_._uses_own
 
-    def _expanded_blocks(self, queries, own):
+    def _expanded_blocks(
+        self, queries: DescriptorSet, own: NDArray[np.intp] | None
+    ) -> Iterator[tuple[int, int, DescriptorSet, NDArray[np.intp] | None]]:
         """Yield ``(start, stop, expanded, own)`` of blocks of queries."""
         for start, stop in queries.blocks(max(1, min(_QUERY_ROWS, 2**23 // queries.n_features))):
             part_own = None if own is None else own[start:stop]
             yield start, stop, self._expand(queries.slice(start, stop), part_own), part_own
 
-    def _ranks(self, queries, query, item, own):
+    def _ranks(
+        self,
+        queries: DescriptorSet,
+        query: NDArray[np.intp],
+        item: NDArray[np.intp],
+        own: NDArray[np.intp] | None,
+    ) -> NDArray[np.intp] | None:
         ranks = np.empty(len(query), dtype=np.intp)
         for start, stop, expanded, part_own in self._expanded_blocks(queries, own):
             part = slice(*np.searchsorted(query, [start, stop]))
@@ -204,14 +229,16 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
             ranks[part] = found
         return ranks
 
-    def _search(self, queries, n_neighbors, own=None):
+    def _search(
+        self, queries: DescriptorSet, n_neighbors: int, own: NDArray[np.intp] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.intp]]:
         found = []
         for _, _, expanded, part_own in self._expanded_blocks(queries, own):
             found.append(self.retriever_._search(expanded, n_neighbors, part_own))
         distances, indices = zip(*found)
         return np.concatenate(distances), np.concatenate(indices)
 
-    def _expand(self, queries, own):
+    def _expand(self, queries: DescriptorSet, own: NDArray[np.intp] | None) -> DescriptorSet:
         """Return expanded queries: one row each, or the regions of the query where there is nothing to add."""
         if self.n_expand == 0:
             return queries
@@ -252,7 +279,9 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
             return DescriptorSet(np.where(unchanged[:, None], queries.rows, expanded), queries.offsets)
         return _replace(queries, expanded, unchanged)
 
-    def _weights(self, distances, indices, own):
+    def _weights(
+        self, distances: NDArray[Any], indices: NDArray[np.intp], own: NDArray[np.intp] | None
+    ) -> NDArray[np.float64]:
         """Weight of each result in the sum, shape (n_queries, k)."""
         distances = distances.astype(np.float64)
         similarity = 1.0 - distances if self.metric_ == "cosine" else 1.0 / (1.0 + distances)
@@ -265,7 +294,7 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         return weights
 
 
-def _replace(queries, expanded, unchanged):
+def _replace(queries: DescriptorSet, expanded: NDArray[Any], unchanged: NDArray[np.bool_]) -> DescriptorSet:
     """Set of the expanded rows, with the rows of the original query where ``unchanged``."""
     if not unchanged.any():
         return DescriptorSet(expanded)

@@ -2,20 +2,21 @@
 
 from copy import copy
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import Tags, check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import RetrieverMixin, check_items
-from ._descriptors import DescriptorSet, check_descriptors, prepare
+from ._base import RetrieverMixin
+from ._descriptors import DescriptorSet, check_descriptors, check_regions, prepare
 from ._engines._faiss import FaissIndex, check_faiss_params
-from ._search._exact import search
+from ._gallery_items import check_items
+from ._search._exact import SCORERS, check_exact_params, make_scorer, search
 from ._search._ranks import count_ranks
-from ._search._scores import SCORERS
-from ._search._sparse_scores import make_scorer
 
 
 class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
@@ -115,9 +116,12 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
     References
     ----------
-    .. [1] J. Jeong et al., regional second-order pooling, eq. 7.
-    .. [2] S003: ``d = min(||g_q - g_i||_1, ||l_q - l_i||_1)`` with global and local descriptors g and l, which
-           "manhattan" and "same" give for region sets of two (A-24).
+    .. [1] Jeong, D., Choo, S., Seo, W. and Cho, N. I. (2017). Regional deep feature aggregation for image
+       retrieval. ICASSP. Equation 7.
+    .. [2] Seddati, O., Dupont, S., Mahmoudi, S. and Parian, M. (2017). Towards good practices for image retrieval based
+       on CNN features. ICCV Workshops.
+       Their ``d = min(||g_q - g_i||_1, ||l_q - l_i||_1)`` with global and local descriptors g and l is what
+       "manhattan" and "same" give for region sets of two.
 
     Examples
     --------
@@ -141,14 +145,14 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_neighbors=100,
+        n_neighbors: int = 100,
         *,
-        metric="cosine",
-        region_pairs="all",
-        accept_sparse=False,
-        engine="exact",
-        engine_params=None,
-    ):
+        metric: str = "cosine",
+        region_pairs: str = "all",
+        accept_sparse: bool = False,
+        engine: str = "exact",
+        engine_params: dict[str, Any] | None = None,
+    ) -> None:
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.region_pairs = region_pairs
@@ -157,7 +161,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self.engine_params = engine_params
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Index a gallery.
 
         Parameters
@@ -176,7 +180,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         descriptors = check_descriptors(self, X, reset=True, accept_sparse=self.accept_sparse)
         labels = self._check_labels(y, descriptors)
         if self.region_pairs == "same":
-            _check_regions(descriptors, descriptors.counts[0], "item 0 has")
+            check_regions(descriptors, descriptors.counts[0], "item 0 has")
             if self.engine == "faiss":
                 raise ValueError("region_pairs='same' needs engine='exact': faiss compares all regions.")
         gallery = prepare(descriptors, self.metric)
@@ -186,7 +190,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Append items to the gallery; the first call is a ``fit``.
 
         Parameters
@@ -222,7 +226,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self._store(gallery, labels)
         return self
 
-    def remove(self, indices):
+    def remove(self, indices: ArrayLike) -> Self:
         """Delete items from the gallery; the remaining ones close up and keep their order.
 
         Parameters
@@ -253,7 +257,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self._store(gallery, None if self.labels_ is None else self.labels_[keep])
         return self
 
-    def engine_recall(self, X=None, n_neighbors=None):
+    def engine_recall(self, X: Any = None, n_neighbors: int | None = None) -> float:
         """Share of the nearest items that the engine finds, its recall@k against the exact search.
 
         Parameters
@@ -283,7 +287,7 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         found, nearest = (retriever.kneighbors(X, n_neighbors)[0] for retriever in (self, exact))
         return float(np.mean(found <= nearest[:, -1:]))
 
-    def _store(self, gallery, labels):
+    def _store(self, gallery: DescriptorSet, labels: NDArray[Any] | None) -> None:
         self.gallery_, self.region_offsets_, self.row_lengths_ = (
             gallery.rows,
             gallery.offsets,
@@ -293,63 +297,55 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self.n_samples_fit_ = gallery.n_items
 
     @staticmethod
-    def _check_labels(y, descriptors):
+    def _check_labels(y: ArrayLike | None, descriptors: DescriptorSet) -> NDArray[Any] | None:
         if y is None:
             return None
         labels = column_or_1d(y)
         check_consistent_length(np.empty(descriptors.n_items), labels)
         return labels
 
-    def _check_engine(self):
+    def _check_engine(self) -> dict[str, Any]:
         """Parameters of the engine, checked."""
         if self.engine == "faiss":
             return check_faiss_params(self.engine_params)
-        params = dict(self.engine_params or {})
-        known = ("block_size", "query_block_size")
-        unknown = sorted(set(params) - set(known), key=str)
-        if unknown:
-            raise ValueError(f"Unknown engine_params {unknown} for engine 'exact'; it knows {list(known)}.")
-        for name, value in params.items():
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"engine_params[{name!r}] must be an integer of at least 1, got {value!r}.")
-        return params
+        return check_exact_params(self.engine_params)
 
     # What the mixin and the wrappers build on.
 
-    _uses_own = False
-
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = bool(self.accept_sparse)
         return tags
 
     @property
-    def _index(self):
+    def _index(self) -> "NearestNeighborsRetriever":
         return self
 
     @property
-    def _same(self):
+    def _same(self) -> bool:
         """Whether regions of the same number only are compared."""
         return self.region_pairs_ == "same"
 
     @property
-    def _gallery(self):
+    def _gallery(self) -> DescriptorSet:
         return DescriptorSet(self.gallery_, self.region_offsets_, self.row_lengths_)
 
-    def _check_queries(self, X):
+    def _check_queries(self, X: Any) -> DescriptorSet:
         return prepare(self._check(X), self.metric_, in_place=False)
 
-    def _check(self, X):
+    def _check(self, X: Any) -> DescriptorSet:
         """Descriptors like those of the gallery, as they are."""
         gallery = self._gallery
         descriptors = check_descriptors(
             self, X, reset=False, dtype=gallery.dtype, accept_sparse=self.accept_sparse
         )
         if self._same:
-            _check_regions(descriptors, gallery.counts[0], "those of the gallery have")
+            check_regions(descriptors, gallery.counts[0], "those of the gallery have")
         return descriptors
 
-    def _search(self, queries, n_neighbors, own=None):
+    def _search(
+        self, queries: DescriptorSet, n_neighbors: int, own: NDArray[np.intp] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.intp]]:
         if self.engine != self.engine_:
             raise ValueError(
                 f"The engine was {self.engine_!r} when fitted and is {self.engine!r} now: fit again."
@@ -359,30 +355,27 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
             return self._faiss.search(queries, self._gallery, n_neighbors, params)
         return search(queries, self._gallery, n_neighbors, metric=self.metric_, same=self._same, **params)
 
-    def _ranks(self, queries, query, item, own):
+    def _ranks(
+        self,
+        queries: DescriptorSet,
+        query: NDArray[np.intp],
+        item: NDArray[np.intp],
+        own: NDArray[np.intp] | None,
+    ) -> NDArray[np.intp] | None:
         params = self._check_engine() if self._faiss is None else {}
         options = {"metric": self.metric_, "same": self._same, **params}
         return count_ranks(queries, self._gallery, query, item, **options)
 
-    def _own_items(self, queries):
+    def _own_items(self, queries: DescriptorSet) -> NDArray[np.intp]:
         """First gallery item at distance zero from each query, -1 where there is none."""
         distances, indices = self._search(queries, 1)
         return np.where(distances[:, 0] == 0, indices[:, 0], -1)
 
-    def _best_rows(self, queries, indices):
+    def _best_rows(
+        self, queries: DescriptorSet, indices: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Query rows and gallery rows of the best region pairs, each of shape (n_queries, k)."""
         scorer = make_scorer(self.metric_, queries, self._gallery, self._same)
         query = np.repeat(np.arange(queries.n_items), indices.shape[1])
         query_rows, gallery_rows = scorer.best_rows(query, indices.ravel())
         return query_rows.reshape(indices.shape), gallery_rows.reshape(indices.shape)
-
-
-def _check_regions(descriptors, expected, whose):
-    """Raise a ValueError that names the first item with another number of regions than expected."""
-    counts = descriptors.counts
-    wrong = np.flatnonzero(counts != expected)
-    if len(wrong):
-        raise ValueError(
-            f"Item {wrong[0]} has {counts[wrong[0]]} region(s), but {whose} {expected}: region_pairs='same' "
-            "compares region m with region m, so every image needs the same number of regions."
-        )

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from skretrieval.extraction import ImageCrop
-from skretrieval.index._image_index import ImageIndex
+from skretrieval.index import ImageIndex
 
 
 def rows(output):

@@ -84,7 +84,7 @@ def test_queries_outside_the_gallery(protocol, block, monkeypatch):
         images=gallery, queries=queries, query_indices=None, ground_truth=truth, protocol=protocol, name="x"
     )
     evaluation = evaluate(make_pipeline(NearestNeighborsRetriever()), data)
-    expected = metrics.evaluate(ranks_by_hand(queries, gallery), truth, protocol, kappas=(1, 5, 10))
+    expected = metrics.evaluate_rankings(ranks_by_hand(queries, gallery), truth, protocol, kappas=(1, 5, 10))
     for level, figures in expected.items():
         name, prefix = ("map", "") if protocol == "oxford" else (f"{level}_map", f"{level}_")
         assert evaluation.metrics[name]["mean"] == figures["score"]
@@ -102,7 +102,7 @@ def test_holidays_and_ukbench_query_with_gallery_images():
         images=gallery, queries=gallery[own], query_indices=own, ground_truth=truth, protocol="holidays"
     )
     found = evaluate(make_pipeline(NearestNeighborsRetriever()), data)
-    expected = metrics.evaluate(ranks_by_hand(gallery[own], gallery), truth, "labels")["map"]
+    expected = metrics.evaluate_rankings(ranks_by_hand(gallery[own], gallery), truth, "labels")["map"]
     np.testing.assert_array_equal(found.per_query["map"], expected["per_query"])
     without = np.delete(np.arange(20), own)
     truth = [{"positives": np.searchsorted(without, entry["positives"]), "junk": []} for entry in truth]
@@ -114,7 +114,9 @@ def test_holidays_and_ukbench_query_with_gallery_images():
         protocol="holidays",
     )
     found = evaluate(make_pipeline(NearestNeighborsRetriever()), data)
-    expected = metrics.evaluate(ranks_by_hand(gallery[own], gallery[without]), truth, "labels")["map"]
+    expected = metrics.evaluate_rankings(ranks_by_hand(gallery[own], gallery[without]), truth, "labels")[
+        "map"
+    ]
     np.testing.assert_array_equal(found.per_query["map"], expected["per_query"])
 
     for queries, own in (("all", np.arange(20)), ("first", np.arange(0, 20, 4))):
@@ -136,7 +138,9 @@ def test_distractors_join_the_gallery_and_are_nobodys_positives():
     distractors = Bunch(images=more, protocol="distractors", name="noise")
     evaluation = evaluate(make_pipeline(NearestNeighborsRetriever()), data, distractors=[distractors])
     ranks = ranks_by_hand(queries, np.concatenate([gallery, more]))
-    assert evaluation.metrics["map"]["mean"] == metrics.evaluate(ranks, TRUTH, "oxford")["map"]["score"]
+    assert (
+        evaluation.metrics["map"]["mean"] == metrics.evaluate_rankings(ranks, TRUTH, "oxford")["map"]["score"]
+    )
     assert evaluation.record["dataset"]["n_images"] == 35
     assert evaluation.record["distractors"][0]["n_images"] == 15
 
@@ -148,7 +152,7 @@ def test_whitening_is_learned_elsewhere_and_the_gallery_searched_here(folder, ot
     steps = clone(pipeline)[:-1].fit(there.images)
     descriptors = steps.transform(here.images)
     truth = metrics.ground_truth_from_labels(here.labels)
-    expected = metrics.evaluate(ranks_by_hand(descriptors, descriptors), truth, "labels")["map"]
+    expected = metrics.evaluate_rankings(ranks_by_hand(descriptors, descriptors), truth, "labels")["map"]
     np.testing.assert_allclose(evaluation.per_query["map"], expected["per_query"])
     assert evaluation.record["whitening_set"]["name"] == "others"
     assert evaluation.record["dimension"] == 4
@@ -230,7 +234,7 @@ def test_the_gallery_is_augmented_by_itself(other_folder, folder):
     whitened = PCAWhitening(4).fit(elsewhere).transform
     database = DatabaseAugmentation(2).fit_transform(Normalizer().transform(whitened(gallery)))
     ranks = ranks_by_hand(whitened(queries), database)
-    assert found.metrics["map"]["mean"] == metrics.evaluate(ranks, TRUTH, "oxford")["map"]["score"]
+    assert found.metrics["map"]["mean"] == metrics.evaluate_rankings(ranks, TRUTH, "oxford")["map"]["score"]
 
 
 def test_queries_are_crops_with_parameters_of_their_own(folder, extractor):
@@ -256,12 +260,12 @@ def test_queries_are_crops_with_parameters_of_their_own(folder, extractor):
     assert all(len(regions) == 1 for regions in asked)
     ranks = NearestNeighborsRetriever().fit(gallery).kneighbors(asked, 12, return_distance=False)
     np.testing.assert_array_equal(
-        found.per_query["map"], metrics.evaluate(ranks, truth, "oxford")["map"]["per_query"]
+        found.per_query["map"], metrics.evaluate_rankings(ranks, truth, "oxford")["map"]["per_query"]
     )
     assert found.pipeline.named_steps["pooler"].estimator.regions == "all"
     uncropped = evaluate(recipes.mac(extractor=extractor, whitening=None), data, crop_queries=False)
     rows_ = clone(recipes.mac(extractor=extractor, whitening=None))[:-1].fit_transform(photographs.images)
-    expected = metrics.evaluate(ranks_by_hand(rows_[[0, 5]], rows_), truth, "oxford")["map"]
+    expected = metrics.evaluate_rankings(ranks_by_hand(rows_[[0, 5]], rows_), truth, "oxford")["map"]
     np.testing.assert_array_equal(uncropped.per_query["map"], expected["per_query"])
     with pytest.raises(ValueError, match="pooler__colour"):
         evaluate(pipeline, data, query_params={"pooler__colour": "red"})

@@ -658,3 +658,29 @@ def test_large_photographs_go_through_a_cpu_one_by_one_and_small_ones_together()
         )
         counts = [len(indices) for indices, _ in extractor.fit_transform(images).batches()]
         assert counts == [together] * (5 // together)
+
+
+def test_weights_that_are_missing_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    extractor = ConvFeatureExtractor("vgg16")
+    assert "vgg16-397923af.pth" in extractor.missing_weights()
+    assert extractor.missing_weights(download=True) is None
+    assert ConvFeatureExtractor("vgg16", weights=None).missing_weights() is None
+    assert ConvFeatureExtractor("vgg16", weights=str(tmp_path / "a.pth")).missing_weights().endswith("a.pth")
+    place = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert extractor.missing_weights() is None
+
+
+def test_layers_that_end_a_resolution():
+    assert ConvFeatureExtractor("vgg16").block_ends()[:5] == [
+        "features.3",
+        "features.8",
+        "features.15",
+        "features.22",
+        "features.29",
+    ]
+    assert ConvFeatureExtractor("resnet18").block_ends()[-2:] == ["layer3", "layer4"]
+    with pytest.raises(ValueError, match="are not known"):
+        ConvFeatureExtractor("googlenet").block_ends()

@@ -8,8 +8,8 @@ from references.rankings import AP_LOOPS
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score
 
+from skretrieval._average_precision import METHODS, ap_from_relevance
 from skretrieval.metrics import average_precision, mean_average_precision
-from skretrieval.metrics._average_precision import METHODS, ap_from_relevance
 
 
 def random_queries(n_queries, seed=0):

@@ -8,6 +8,7 @@ from skretrieval.metrics import (
     evaluate_holidays,
     evaluate_labels,
     evaluate_oxford,
+    evaluate_rankings,
     evaluate_revisited,
     evaluate_ukbench,
     ground_truth_from_labels,
@@ -42,7 +43,7 @@ LABELS = ground_truth_from_labels(GROUPS)
 def test_protocols_of_one_level(protocol, function, ground_truth, options):
     ranks = RANKS[: len(ground_truth)]
     expected = function(ranks, ground_truth, **options)
-    figures = evaluate(ranks, ground_truth, protocol, **options)
+    figures = evaluate_rankings(ranks, ground_truth, protocol, **options)
     assert list(figures) == ["map"]
     figures = figures["map"]
     assert set(figures) == {"score", "standard_error", "n_queries", "per_query", "precision_at"}
@@ -56,7 +57,7 @@ def test_protocols_of_one_level(protocol, function, ground_truth, options):
 def test_revisited():
     gnd = {"gnd": [{"easy": [0], "hard": [4, 5], "junk": [1]}, {"easy": [], "hard": [2], "junk": []}]}
     expected = evaluate_revisited(RANKS[:2], gnd, (3,))
-    figures = evaluate(RANKS[:2], gnd, "revisited", kappas=(3,))
+    figures = evaluate_rankings(RANKS[:2], gnd, "revisited", kappas=(3,))
     assert list(figures) == ["easy", "medium", "hard"]
     assert [figure["n_queries"] for figure in figures.values()] == [1, 2, 2]
     for level, figure in figures.items():
@@ -66,21 +67,21 @@ def test_revisited():
 
 
 def test_ukbench():
-    figures = evaluate(RANKS, GROUPS, "ukbench")
+    figures = evaluate_rankings(RANKS, GROUPS, "ukbench")
     expected = evaluate_ukbench(RANKS, GROUPS)
     assert list(figures) == ["ns"]
     assert set(figures["ns"]) == {"score", "standard_error", "n_queries", "per_query"}
     assert figures["ns"]["score"] == expected["score"]
     assert figures["ns"]["n_queries"] == 12
-    first = evaluate(RANKS[::4], GROUPS, "ukbench", queries="first")["ns"]
+    first = evaluate_rankings(RANKS[::4], GROUPS, "ukbench", queries="first")["ns"]
     np.testing.assert_array_equal(first["per_query"], expected["per_query"][::4])
 
 
 def test_unknown_protocols_and_options():
     with pytest.raises(ValueError, match=r"protocol must be one of 'oxford', 'revisited', .* got 'roxford'"):
-        evaluate(RANKS, LABELS, "roxford")
+        evaluate_rankings(RANKS, LABELS, "roxford")
     with pytest.raises(TypeError, match="database"):
-        evaluate(RANKS, LABELS, "labels", database="all")
+        evaluate_rankings(RANKS, LABELS, "labels", database="all")
 
 
 def same(found, expected):
@@ -141,3 +142,10 @@ def test_errors_of_labels():
         ground_truth_from_labels([0, 1], queries=[0.0])
     with pytest.raises(TypeError, match="both strings or both numbers"):
         ground_truth_from_labels([0, 1], ["0"])
+
+
+def test_the_former_name_still_works():
+    with pytest.warns(FutureWarning, match="evaluate is now evaluate_rankings"):
+        figures = evaluate(RANKS, LABELS, "labels", kappas=(2,))
+    expected = evaluate_rankings(RANKS, LABELS, "labels", kappas=(2,))
+    np.testing.assert_array_equal(figures["map"]["per_query"], expected["map"]["per_query"])

@@ -43,10 +43,10 @@ SPLITS = [KFold(4, shuffle=True, random_state=0), GalleryQuerySplit(4, random_st
 @pytest.mark.parametrize("keeps", ["descriptors", "both", "maps"])
 @pytest.mark.parametrize("start", ["photographs", "maps"])
 def test_one_read_of_each_map_per_candidate(tmp_path, cv, keeps, start):
-    front = extractor(memory=tmp_path, memory_keeps=keeps)
-    maps = front.fit_transform(photographs())
+    network = extractor(memory=tmp_path, memory_keeps=keeps)
+    maps = network.fit_transform(photographs())
     list(maps)  # the network has run
-    steps, X = ([("extractor", front)], photographs()) if start == "photographs" else ([], maps)
+    steps, X = ([("extractor", network)], photographs()) if start == "photographs" else ([], maps)
     steps = [*steps, ("pooler", GeMPooler())]
     grid = {"pooler__p": EXPONENTS}
     with counted_reads() as read:
@@ -75,8 +75,8 @@ def test_parameters_of_parts_and_of_later_steps(tmp_path):
 
 
 def test_pseudo_queries(tmp_path):
-    front = extractor(memory=tmp_path, memory_keeps="descriptors")
-    maps, views = front.fit(photographs()).transform(photographs()), front.transform(photographs(seed=1))
+    network = extractor(memory=tmp_path, memory_keeps="descriptors")
+    maps, views = network.fit(photographs()).transform(photographs()), network.transform(photographs(seed=1))
     scorer = PseudoQueryScorer(views, np.arange(N), n_relevant=1)
     for reads in (2 * N * len(EXPONENTS), 0):
         with counted_reads() as read:
@@ -94,12 +94,12 @@ def test_pseudo_queries(tmp_path):
 def test_in_two_processes(tmp_path, start):
     """Two folds of one candidate may describe a photograph at the same moment, four never do."""
     log = tmp_path / "log"
-    front = extractor(
+    network = extractor(
         backbone=partial(counting_network, str(log)), memory=str(tmp_path), memory_keeps="descriptors"
     )
-    steps, X = [("extractor", front)], photographs()
+    steps, X = [("extractor", network)], photographs()
     if start == "maps":
-        steps, X = [], front.fit_transform(photographs())
+        steps, X = [], network.fit_transform(photographs())
     steps = [*steps, ("pooler", GeMPooler())]
     params = {"cv": KFold(4), "n_jobs": 2}
     scores = search(steps, {"pooler__p": EXPONENTS}, X, **params)

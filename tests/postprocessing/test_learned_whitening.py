@@ -173,7 +173,7 @@ def test_no_axis_without_variance(n_features):
     assert np.all(np.isfinite(whitening.transform(X)))
     with (
         pytest.warns(UserWarning, match="ridge"),
-        pytest.warns(UserWarning, match=f"n_components={n_features + 1} is more than the rank"),
+        pytest.warns(UserWarning, match=f"n_components={n_features + 1} exceeds the rank {rank}"),
     ):
         assert LearnedWhitening(n_features + 1).fit(X, y).n_components_ == rank
 
@@ -244,7 +244,7 @@ def test_errors_of_labels():
         LearnedWhitening().fit(X, y + 0.5)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         LearnedWhitening().fit(X, y[:-1])
-    with pytest.raises(ValueError, match="All 4 descriptors are equal"):
+    with pytest.raises(ValueError, match=r"all descriptors are equal .*n_samples=4"):
         LearnedWhitening().fit(np.full((4, 3), 0.1), [0, 0, 1, 1])
     duplicates = np.repeat(X[:4], 3, axis=0)
     with pytest.raises(ValueError, match="two descriptors of every same-label pair are equal"):

@@ -86,9 +86,7 @@ def test_no_axis_without_variance_receives_the_energy_of_a_new_row(n, D):
 def test_rank_deficient_rows(n, D, dtype):
     X = descriptors(n, D, rank=4).astype(dtype)
     assert PCAWhitening().fit(X).n_components_ == 4
-    with pytest.warns(
-        UserWarning, match=rf"n_components=6 is more than the rank of the data \(4, from {n} samples"
-    ):
+    with pytest.warns(UserWarning, match=r"n_components=6 exceeds the rank 4 of the descriptors; 4 are kept"):
         whitening = PCAWhitening(6).fit(X)
     assert whitening.n_components_ == 4
     assert whitening.components_.shape == (4, D)
@@ -109,7 +107,7 @@ def test_constant_feature_is_ignored_and_constant_rows_are_refused():
     whitening = PCAWhitening().fit(X)
     assert whitening.n_components_ == 3
     np.testing.assert_array_equal(whitening.components_[:, 3], 0)
-    with pytest.raises(ValueError, match="All 5 descriptors are equal"):
+    with pytest.raises(ValueError, match=r"all descriptors are equal .*n_samples=5"):
         PCAWhitening().fit(np.full((5, 3), 0.1))
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
-from skretrieval.retrieval._descriptors import half_to_single
+from skretrieval.retrieval._half_precision import half_to_single
 from skretrieval.retrieval._search import _scorer
 
 METRICS = ["cosine", "euclidean", "manhattan"]

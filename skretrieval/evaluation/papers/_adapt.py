@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ...metrics import ground_truth_from_labels
+from .._encoders import stand_in
 from .._evaluate import seeded
-from .._fronts import stand_in
 from .._photo_set import PhotoSet
 from .._plain import to_plain
 from ._tables import build
@@ -30,11 +30,11 @@ def split_in_halves(photographs: PhotoSet) -> list[np.ndarray]:
         If there are no labels, or too few.
     """
     if photographs.protocol != "labels" or photographs.labels is None or photographs.queries is not None:
-        raise ValueError(f"{photographs.name}: labels are needed (sub-folders), and no queries of its own")
+        raise ValueError(f"{photographs.name}: labels are needed (sub-folders), and no queries of its own.")
     labels = np.asarray(photographs.labels)
     names, counts = np.unique(labels, return_counts=True)
     if np.count_nonzero(counts > 1) < 4:
-        raise ValueError(f"{photographs.name}: at least four labels with two photographs each are needed")
+        raise ValueError(f"{photographs.name}: at least four labels with two photographs each are needed.")
     first = np.isin(labels, names[::2])
     return [np.flatnonzero(first), np.flatnonzero(~first)]
 
@@ -56,7 +56,15 @@ def subset(photographs: PhotoSet, positions: np.ndarray) -> PhotoSet:
 class Adapter:
     """Builds what a paper's settings become on a small folder, and says what had to change."""
 
-    def __init__(self, photographs, halves, backbone, weights, image_size, notes: list[str]):
+    def __init__(
+        self,
+        photographs: PhotoSet,
+        halves: list[Any],
+        backbone: str | None,
+        weights: Any,
+        image_size: int | None,
+        notes: list[str],
+    ) -> None:
         self.n_learn = min(map(len, halves))
         sizes = np.unique(np.asarray(photographs.labels), return_counts=True)[1]
         self.n_expand = max(1, int(np.median(sizes)) - 2)
@@ -67,7 +75,7 @@ class Adapter:
     def __call__(self, recipe: str, settings: dict[str, Any], varied: str = "") -> Pipeline:
         """Build the Pipeline of some settings; a parameter that is varied stays as it is."""
         asked = build(recipe, settings)
-        front = stand_in(asked.named_steps["extractor"], *self.arguments)
+        extractor = stand_in(asked.named_steps["extractor"], *self.arguments)
         changed = dict(settings)
         if changed.get("expand", 0) > self.n_expand and not varied.endswith("n_expand"):
             changed["expand"] = self.n_expand
@@ -76,39 +84,41 @@ class Adapter:
             changed["n_clusters"] = min(25000, _WORDS * self.n_learn)
             self._note(f"bow_cnn: a codebook of {changed['n_clusters']} words")
         if recipe == "multi_resolution_pfa":
-            changed["n_features"] = self._features(changed.get("n_features", 768), settings, front)
-        if not self._whitens(asked, front, varied):
+            changed["n_features"] = self._features(changed.get("n_features", 768), settings, extractor)
+        if not self._whitens(asked, extractor, varied):
             changed["whitening"] = None
             changed.pop("n_components", None)
             self._note(
                 f"whitening that would need more than {self.n_learn} photographs to learn from is left out"
             )
-        return seeded(build(recipe, changed, front))
+        return seeded(build(recipe, changed, extractor))
 
-    def _whitens(self, asked: Pipeline, front: Any, varied: str) -> bool:
+    def _whitens(self, asked: Pipeline, extractor: Any, varied: str) -> bool:
         """Tell whether a half holds enough photographs, or regions of them, to learn the whitening from."""
         pooler = asked.named_steps["pooler"]
         if getattr(pooler, "whiten", False):
             n_levels = 1 if varied.endswith("n_levels") else pooler.n_levels
             # windows of the grid on an oblong map
             n_regions = sum(level * (level + 1) for level in range(1, n_levels + 1))
-            return n_regions * self.n_learn >= 2 * sum(self._channels_of(front))
+            return n_regions * self.n_learn >= 2 * sum(self._channels_of(extractor))
         step = asked.named_steps.get("whitening")
         if step is None:
             return True
-        return self.n_learn >= 2 * (step.n_components or sum(self._channels_of(front)))
+        return self.n_learn >= 2 * (step.n_components or sum(self._channels_of(extractor)))
 
-    def _features(self, n_features: int, settings: dict[str, Any], front: Any) -> int:
+    def _features(self, n_features: int, settings: dict[str, Any], extractor: Any) -> int:
         """Select the same share of features as the paper."""
         layers = settings.get("extractor", {}).get("layers", ["layer4", "layer3"])
         whole = _PAPER_CHANNELS[tuple(np.atleast_1d(layers).tolist())]
-        return max(2, round(n_features / whole * sum(self._channels_of(front))))
+        return max(2, round(n_features / whole * sum(self._channels_of(extractor))))
 
-    def _channels_of(self, front: Any) -> list[int]:
-        key = json.dumps(to_plain(front))
+    def _channels_of(self, extractor: Any) -> list[int]:
+        key = json.dumps(to_plain(extractor))
         if key not in self._channels:
             fitted = (
-                front.fit([np.zeros((64, 64, 3), dtype=np.uint8)]) if hasattr(front, "backbone") else None
+                extractor.fit([np.zeros((64, 64, 3), dtype=np.uint8)])
+                if hasattr(extractor, "backbone")
+                else None
             )
             self._channels[key] = [_KERNEL_CHANNELS] if fitted is None else fitted.channels()
         return self._channels[key]

@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
+from ..._io import write_text
 from .._results import Evaluation, aligned, finite
 from ._tables import Sweep
 
@@ -120,8 +121,7 @@ class FolderReproduction:
         }
         text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+            write_text(path, text + "\n")
         return text
 
     def __str__(self) -> str:

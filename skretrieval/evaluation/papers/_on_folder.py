@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -10,15 +11,18 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 
 from ...metrics import leave_one_out_map, standard_error
 from .._evaluate import evaluate
 from .._photo_set import PhotoSet, load_photo_set
 from .._plain import to_plain
-from .._workspace import workspace_for
+from .._workspace import Workspace, workspace_for
 from ._adapt import Adapter, split_in_halves, subset
 from ._folder_results import FolderReproduction, FolderRow, FolderSweep
-from ._tables import paper_sweeps, paper_tables
+from ._tables import Sweep, TableRow, paper_sweeps, paper_tables
+
+_LOG = logging.getLogger("skretrieval.evaluation")
 
 #: Methods that take minutes for a hundred photographs, and how they come by that.
 SLOW = {"mop_cnn": "about 60 runs of the network per photograph"}
@@ -69,7 +73,7 @@ def reproduce_on_folder(
     verbose : bool, default=False
         Show progress bars.
     say : callable, default=None
-        Takes a line about each method as it is done.
+        Takes a line about each method as it is done; None logs it.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def reproduce_on_folder(
     ValueError
         If the folder has no labels, or fewer than two photographs of four labels.
     """
-    say = say or (lambda line: None)
+    say = say or _LOG.info
     printed, varied = paper_tables(papers), paper_sweeps(papers)
     photographs = load_photo_set(folder)
     halves = split_in_halves(photographs)
@@ -108,7 +112,15 @@ def reproduce_on_folder(
     return result
 
 
-def _run_tables(result, rows, slow, adapt, halves, workspace, say) -> None:
+def _run_tables(
+    result: FolderReproduction,
+    rows: list[TableRow],
+    slow: bool,
+    adapt: Adapter,
+    halves: list[Any],
+    workspace: Workspace,
+    say: Callable[[str], None],
+) -> None:
     """Run each distinct method of the tables once."""
     done: dict[str, Any] = {}
     methods: dict[tuple, FolderRow] = {}
@@ -139,7 +151,9 @@ def _run_tables(result, rows, slow, adapt, halves, workspace, say) -> None:
     result.rows = list(methods.values())
 
 
-def _on_halves(pipeline, name, halves, workspace) -> tuple[float, float, list]:
+def _on_halves(
+    pipeline: Pipeline, name: str, halves: list[Any], workspace: Workspace
+) -> tuple[float, float, list]:
     """Learn on one half and search the other, both ways: mean and standard error over all queries."""
     pairs = (halves, halves[::-1])
     found = [
@@ -149,7 +163,15 @@ def _on_halves(pipeline, name, halves, workspace) -> tuple[float, float, list]:
     return float(np.nanmean(values)), standard_error(values), found
 
 
-def _run_sweeps(result, sweeps, adapt, photographs: PhotoSet, halves, workspace, say) -> None:
+def _run_sweeps(
+    result: FolderReproduction,
+    sweeps: list[Sweep],
+    adapt: Adapter,
+    photographs: PhotoSet,
+    halves: list[Any],
+    workspace: Workspace,
+    say: Callable[[str], None],
+) -> None:
     """Search each grid over maps that are extracted once."""
     done: dict[str, tuple[list[float], list[float]]] = {}
     labels = np.asarray(photographs.labels)
@@ -163,14 +185,12 @@ def _run_sweeps(result, sweeps, adapt, photographs: PhotoSet, halves, workspace,
             continue
         key = json.dumps([to_plain(pipeline), sweep.argument, to_plain(list(sweep.points))])
         if key not in done:
-            front = pipeline.named_steps["extractor"]
+            given = pipeline.named_steps["extractor"]
             pipeline.set_params(extractor="passthrough")
             scores = []
-            for (
-                learned,
-                searched,
-            ) in folds:  # an extractor that learns does so on one half, as the other steps
-                extractor = workspace.fit_extractor(front, subset(photographs, learned))
+            for learned, searched in folds:
+                # an extractor that learns does so on one half, as the other steps
+                extractor = workspace.fit_extractor(given, subset(photographs, learned))
                 grid = GridSearchCV(
                     pipeline,
                     {sweep.argument: list(sweep.points)},

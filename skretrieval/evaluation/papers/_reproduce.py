@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sklearn.pipeline import Pipeline
 
+from ..._io import write_text
+from .._encoders import stand_in
 from .._evaluate import evaluate, load
-from .._fronts import missing_weights, stand_in
 from .._photo_set import ENLARGED, SIBLINGS
+from .._pipelines import encoder_key, split
 from .._plain import to_plain
 from .._results import Evaluation, aligned, finite
-from .._workspace import Workspace, front_key, split, workspace_for
+from .._workspace import Workspace, workspace_for
 from ._sweeps import evaluate_points
 from ._tables import Sweep, TableRow, paper_sweeps, paper_tables
+
+_LOG = logging.getLogger("skretrieval.evaluation")
 
 NO_COUNTERPART = "no counterpart among the recipes"
 
@@ -117,7 +121,7 @@ class Reproduction:
         }
         text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            write_text(path, text + "\n")
         return text
 
     def __str__(self) -> str:
@@ -184,7 +188,7 @@ def reproduce(
     verbose : bool, default=False
         Show progress bars.
     say : callable, default=None
-        Takes a line about each evaluation as it is done.
+        Takes a line about each evaluation as it is done; None logs it.
 
     Returns
     -------
@@ -196,7 +200,7 @@ def reproduce(
     ValueError
         If a paper is unknown.
     """
-    say = say or (lambda line: None)
+    say = say or _LOG.info
     printed = [row for row in paper_tables(papers) if tables and (methods is None or row.recipe in methods)]
     varied = [
         sweep for sweep in paper_sweeps(papers) if sweeps and (methods is None or sweep.recipe in methods)
@@ -225,7 +229,7 @@ class _Runner:
         pipelines = [self._pipeline(row) if row.recipe else None for row in rows]
         alike: dict[str | None, list[int]] = {}
         for place, pipeline in enumerate(pipelines):
-            alike.setdefault(front_key(split(pipeline)[0]) if pipeline else None, []).append(place)
+            alike.setdefault(encoder_key(split(pipeline)[0]) if pipeline else None, []).append(place)
         done = [Reproduced(row, missing=(NO_COUNTERPART,)) for row in rows]
         for places in alike.values():
             for place in places:
@@ -248,7 +252,7 @@ class _Runner:
     ) -> list[Reproduced]:
         """Evaluate once, or at each point of a grid of one parameter; `rows` are the figures."""
         params = row.evaluate_params
-        waits = missing_weights(pipeline.named_steps["extractor"], self.places["download"])
+        waits = _missing_weights(pipeline.named_steps["extractor"], self.places["download"])
         lacking = [*self.collections.missing(row.dataset, params), *filter(None, [waits])]
         if lacking:
             return [Reproduced(one, missing=tuple(lacking)) for one in rows]
@@ -279,8 +283,8 @@ class _Runner:
     def _pipeline(self, row: TableRow | Sweep) -> Pipeline:
         """Build the Pipeline of a row or sweep, with another network if that is asked for."""
         backbone, weights, image_size = self.network
-        front = row.pipeline().named_steps["extractor"]
-        return row.pipeline(stand_in(front, backbone, _weights_of(front, backbone, weights), image_size))
+        network = row.pipeline().named_steps["extractor"]
+        return row.pipeline(stand_in(network, backbone, _weights_of(network, backbone, weights), image_size))
 
 
 def points_of(sweep: Sweep) -> Iterator[tuple[TableRow, Any]]:
@@ -302,6 +306,11 @@ def points_of(sweep: Sweep) -> Iterator[tuple[TableRow, Any]]:
                 note=sweep.note,
             )
             yield row, point
+
+
+def _missing_weights(extractor: Any, download: bool) -> str | None:
+    """Tell which file of weights an extractor needs and has not; what learns its own needs none."""
+    return extractor.missing_weights(download) if hasattr(extractor, "missing_weights") else None
 
 
 def _weights_of(extractor: Any, backbone: str | None, weights: Any) -> Any:

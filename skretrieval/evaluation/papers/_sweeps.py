@@ -16,9 +16,10 @@ from sklearn.pipeline import Pipeline
 from ...postprocessing import DatabaseAugmentation
 from .._evaluate import Task, prepare, seeded
 from .._photo_set import PhotoSet
+from .._pipelines import changed, dimension, failures, frozen, split
 from .._rank import rank, take
 from .._results import Evaluation
-from .._workspace import Run, Workspace, changed, dimension, failures, frozen, split
+from .._workspace import Run, Workspace
 
 
 class ProtocolScorer:
@@ -133,23 +134,23 @@ def evaluate_points(
     steps, rest, _ = split(pipeline)
     if any(isinstance(step, DatabaseAugmentation) for _, step in rest):
         raise ValueError(
-            "a Pipeline with DatabaseAugmentation cannot be searched over: it works on the gallery"
+            "a Pipeline with DatabaseAugmentation cannot be searched over: it works on the gallery."
         )
     settings = seeded(clone(pipeline))
     task = prepare(dataset, data_home=data_home, download=download, **params)
     overlap = workspace.overlap(task.photographs, task.learning)
-    (front, _), *_ = steps
-    extractor = workspace.fit_extractor(settings.named_steps[front], task.learning or task.whole)
-    runs = _search(settings, front, extractor, task, {argument: list(points)})
+    (first, _), *_ = steps
+    extractor = workspace.fit_extractor(settings.named_steps[first], task.learning or task.whole)
+    runs = _search(settings, first, extractor, task, {argument: list(points)})
     found = []
     for point, name, run in zip(points, names, runs, strict=True):
-        run.pipeline.steps[0] = (front, FrozenEstimator(extractor))
+        run.pipeline.steps[0] = (first, FrozenEstimator(extractor))
         found.append(task.evaluation(clone(settings).set_params(**{argument: point}), run, name, overlap))
     return found
 
 
 def _search(
-    settings: Pipeline, front: str, extractor: Any, task: Task, grid: dict[str, list[Any]]
+    settings: Pipeline, first: str, extractor: Any, task: Task, grid: dict[str, list[Any]]
 ) -> list[Run]:
     """Fit on the maps of what is learned from, score on those of the gallery."""
     gallery, learning = task.whole, task.learning
@@ -166,7 +167,7 @@ def _search(
         task.choices["protocol_params"],
     )
     search = GridSearchCV(
-        clone(settings).set_params(**{front: "passthrough"}),
+        clone(settings).set_params(**{first: "passthrough"}),
         grid,
         scoring=scorer,
         n_jobs=1,  # the scorer collects what it sees

@@ -226,7 +226,7 @@ def paper_sweeps(papers: Collection[str] | None = None) -> list[Sweep]:
 def build(recipe: str, settings: dict[str, Any], extractor: Any = None) -> Pipeline:
     """Build the Pipeline that some settings of a table stand for."""
     if not recipe:
-        raise ValueError("this method has no counterpart among the recipes")
+        raise ValueError("this method has no counterpart among the recipes.")
     arguments = {name: value for name, value in settings.items() if name != "evaluate"}
     network = arguments.pop("extractor", None)
     if extractor is not None:
@@ -247,7 +247,7 @@ def build(recipe: str, settings: dict[str, Any], extractor: Any = None) -> Pipel
 def _chosen(papers: Collection[str] | None) -> list[str]:
     unknown = sorted(set(papers or ()) - set(PAPERS))
     if unknown:
-        raise ValueError(f"unknown papers {unknown}; there are {', '.join(PAPERS)}")
+        raise ValueError(f"unknown papers {unknown}; there are {', '.join(PAPERS)}.")
     return [paper for paper in PAPERS if papers is None or not papers or paper in papers]
 
 

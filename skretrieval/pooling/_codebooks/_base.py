@@ -13,7 +13,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._linalg import l2_normalize, project
-from ..._linalg._tensors import l2
 from .._engine._base import BasePooler
 from .._engine._batches import BATCH_BYTES, Batch, iter_batches, n_entries
 from .._grammar._salient_points import import_detector, packed, photographs_of
@@ -23,7 +22,6 @@ from ._local_descriptors import (
     local_axes,
     local_descriptors,
     salient_mask,
-    tensor_of,
 )
 from ._sample import LocalSample
 
@@ -94,15 +92,10 @@ class CodebookPooler(BasePooler):
         if len(sample) < self.n_clusters:
             raise ValueError(
                 f"{type(self).__name__}: n_samples={len(sample)} local descriptors that are not zero, "
-                f"but n_clusters={self.n_clusters} needs at least as many"
+                f"but n_clusters={self.n_clusters} needs at least as many."
             )
         if self.n_local is not None:
-            self.local_axes_ = local_axes(sample, self.n_local)
-            if len(self.local_axes_.components) == 0:
-                raise ValueError(
-                    f"n_local={self.n_local!r}: all local descriptors are equal (n_samples={n_entries(X)} feature "
-                    f"maps, n_features={sample.shape[1]} channels), there is nothing to whiten"
-                )
+            self.local_axes_ = local_axes(sample, self.n_local, n_entries(X))
             sample = l2_normalize(project(sample, self.local_axes_.mean, self.local_axes_.components))
         self._learn_codebook(sample, rng)
 
@@ -133,9 +126,7 @@ class CodebookPooler(BasePooler):
         exact = replace(block, maps=block.maps.double()) if self._exact else block
         local = self._descriptors(exact)
         if self.n_local is not None:
-            mean = tensor_of(self.local_axes_.mean, local.vectors)
-            components = tensor_of(self.local_axes_.components, local.vectors)
-            local.vectors = l2((local.vectors - mean) @ components.T)
+            local.vectors = self.local_axes_.apply(local.vectors)
         return local
 
     def _located(self, X: Any) -> Iterator[tuple[np.ndarray, LocalDescriptors, tuple[int, int]]]:

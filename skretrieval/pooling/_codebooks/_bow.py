@@ -12,7 +12,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._batches import BATCH_BYTES, BLOCK_BYTES, Batch, RegionRows
 from ._visual_words import NearestWordPooler
 
@@ -64,7 +64,7 @@ class BoWPooler(NearestWordPooler):
     cluster_centers_ : ndarray of shape (n_clusters, D)
         The words.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_features_in_ : int

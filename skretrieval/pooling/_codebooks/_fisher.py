@@ -11,8 +11,7 @@ from sklearn import config_context
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval
 
-from ..._linalg._tensors import l2
-from ._local_descriptors import signed_power, tensor_of
+from ..._linalg import l2, signed_power, tensor_of
 from ._visual_words import VisualWordPooler
 
 
@@ -74,7 +73,7 @@ class FisherVectorPooler(VisualWordPooler):
     means_, variances_ : ndarray of shape (n_clusters, D)
         Its means and variances.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_iter_ : int

@@ -7,39 +7,18 @@ with ``points`` other than "all", the cells that are not salient.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from joblib import cpu_count
 
-from ..._linalg import principal_axes
-from ..._linalg._tensors import l2
+from ..._linalg import WhiteningAxes, check_rank, l2, principal_axes
 from .._engine._batches import Batch
 from .._grammar._salient_points import detections, hit_cells, photographs_of, strongest
 
 #: Numbers in the largest intermediate tensor of an aggregation (128 MiB in float64).
 BLOCK_NUMBERS = 2**24
-
-
-class LocalAxes(NamedTuple):
-    """Fitted PCA-whitening of local descriptors.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (K,)
-        Mean local descriptor.
-    components : ndarray of shape (D, K)
-        Principal axes divided by the standard deviation along them.
-    eigenvalues : ndarray of shape (D,)
-        Variance along each axis, descending.
-    """
-
-    mean: np.ndarray
-    components: np.ndarray
-    eigenvalues: np.ndarray
 
 
 @dataclass
@@ -82,12 +61,6 @@ class LocalDescriptors:
             cells = values.new_full((len(values), shape[0] * shape[1]), fill)
             values = cells.scatter_(1, self.places, values)
         return values.unflatten(1, shape)
-
-
-def tensor_of(fitted: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    """Return a fitted array with the dtype, and on the device, of `like`."""
-    # copied if joblib has mapped the model from disk: it is read-only then, which torch cannot wrap
-    return torch.from_numpy(fitted if fitted.flags.writeable else fitted.copy()).to(like)
 
 
 def local_descriptors(maps: torch.Tensor, upsample: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,7 +123,7 @@ def salient_mask(batch: Batch, points: str, n_points: int, upsample: int = 1) ->
     return np.stack([hit_cells(*image, n_points).reshape(-1) for image in images])
 
 
-def local_axes(sample: np.ndarray, n_local: int | str) -> LocalAxes:
+def local_axes(sample: np.ndarray, n_local: int | str, n_images: int | None = None) -> WhiteningAxes:
     """Return the PCA-whitening of sampled local descriptors (rank-safe).
 
     Parameters
@@ -158,19 +131,17 @@ def local_axes(sample: np.ndarray, n_local: int | str) -> LocalAxes:
     sample : ndarray of shape (n, K)
         Local descriptors.
     n_local : int or "all"
-        Dimensions to keep; "all" keeps as many as the sample has, none if its descriptors are all equal.
+        Dimensions to keep; "all" keeps as many as the sample has.
+    n_images : int, default=None
+        Images that they come from, for the messages; None for one each.
+
+    Raises
+    ------
+    ValueError
+        If all descriptors are equal.
     """
-    mean, components, values, _ = principal_axes(sample, None if n_local == "all" else int(n_local))
-    if n_local != "all" and 0 < len(values) < int(n_local):
-        warnings.warn(
-            f"n_local={n_local} exceeds the rank {len(values)} of the local descriptors; "
-            f"{len(values)} dimensions are kept",
-            UserWarning,
-            stacklevel=5,
-        )
-    return LocalAxes(mean, components / np.sqrt(values)[:, None], values)
-
-
-def signed_power(values: torch.Tensor, power: float) -> torch.Tensor:
-    """Return ``sign(x) |x|^power``."""
-    return values if power == 1 else values.sign() * values.abs().pow(power)
+    wanted = None if n_local == "all" else int(n_local)
+    axes = principal_axes(sample, wanted)
+    n_images = len(sample) if n_images is None else n_images
+    check_rank(axes, "n_local", wanted, n_images, sample.shape[1], "local descriptors")
+    return axes.whitening()

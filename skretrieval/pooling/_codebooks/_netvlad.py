@@ -7,9 +7,9 @@ import math
 import numpy as np
 import torch
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2, tensor_of
 from ._centers import aggregate_residuals, k_means, rounding
-from ._local_descriptors import BLOCK_NUMBERS, tensor_of
+from ._local_descriptors import BLOCK_NUMBERS
 from ._visual_words import VisualWordPooler
 
 
@@ -57,7 +57,7 @@ class NetVLADPooler(VisualWordPooler):
     alpha_ : float
         ``-ln(0.01) / mean(d2_second - d2_first)`` over the sampled descriptors; 0 where no gap tells centres apart.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_features_in_ : int

@@ -50,7 +50,7 @@ class LocalSample:
         """
         if self.n_kept == 0:
             raise ValueError(
-                "Found no local descriptor to learn from: every cell of every feature map is zero"
+                "Found no local descriptor to learn from: every cell of every feature map is zero."
             )
         self._compact()
         _, places, vectors = self.kept[0]

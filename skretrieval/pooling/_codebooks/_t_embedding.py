@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import linalg
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..._linalg import flip_signs
-from ..._linalg._tensors import l2
+from ..._linalg import StreamedAxes, WhiteningAxes, l2, signed_power, tensor_of
 from .._engine._batches import n_entries
 from ._base import CodebookPooler
 from ._centers import k_means, rounding
-from ._local_descriptors import BLOCK_NUMBERS, LocalAxes, signed_power, tensor_of
+from ._local_descriptors import BLOCK_NUMBERS
 
 
 class TEmbeddingPooler(CodebookPooler):
@@ -76,10 +74,10 @@ class TEmbeddingPooler(CodebookPooler):
     cluster_centers_ : ndarray of shape (n_clusters, D)
         The anchors.
 
-    embedding_axes_ : LocalAxes
+    embedding_axes_ : WhiteningAxes
         Mean, whitened components (d, n_clusters * D) and eigenvalues of the embedding, without those dropped.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_features_in_ : int
@@ -292,37 +290,19 @@ def democratic_weights(phi: torch.Tensor, valid: torch.Tensor, n_iter: int) -> t
     return weights
 
 
-def _embedding_axes(sample: np.ndarray, centers: np.ndarray, n_drop: int) -> LocalAxes:
+def _embedding_axes(sample: np.ndarray, centers: np.ndarray, n_drop: int) -> WhiteningAxes:
     """Return the whitening of R(x) over the sample, without `n_drop` leading components and those of no variance."""
     anchors = torch.from_numpy(centers).double()
-    size = centers.size
-    origin = np.zeros(size)
-    total, scatter, energy = np.zeros(size), np.zeros((size, size)), 0.0
-    step = max(1, BLOCK_NUMBERS // (2 * size))
+    rows = StreamedAxes(precision=sample.dtype, skip_zero=False)
+    step = max(1, BLOCK_NUMBERS // (2 * centers.size))
     for start in range(0, len(sample), step):
         cells = torch.from_numpy(sample[start : start + step]).double()
-        rows = directions(cells, anchors, rounding(centers)).numpy()
-        if start == 0:
-            origin = rows.mean(axis=0)  # moments about a point amid the data keep their digits
-        energy += float((rows * rows).sum())
-        rows = rows - origin
-        total += rows.sum(axis=0)
-        scatter += rows.T @ rows
-    n = len(sample)
-    shift = total / n
-    covariance = (scatter - n * np.outer(shift, shift)) / max(1, n - 1)
-    values, vectors = linalg.eigh(covariance, driver="evd")
-    values, vectors = values[::-1], vectors[:, ::-1].T
-    # as in principal_axes: neither the eigenvalues' own rounding nor that of the sample is variance
-    floor = max(
-        values[0] * max(n, size) * np.finfo(np.float64).eps,
-        energy / n * (2 * np.finfo(sample.dtype).eps) ** 2,
-    )
-    rank = int(np.count_nonzero(values > floor))
+        rows.update(directions(cells, anchors, rounding(centers)).numpy())
+    axes = rows.finish()
+    rank = len(axes.eigenvalues)
     if rank <= n_drop:
         raise ValueError(
-            f"TEmbeddingPooler: the embedding of the local descriptors (n_samples={n}, "
-            f"n_features={sample.shape[1]}) varies along {rank} axes only, and the first {n_drop} are dropped"
+            f"TEmbeddingPooler: the embedding of the local descriptors (n_samples={len(sample)}, "
+            f"n_features={sample.shape[1]}) varies along {rank} axes only, and the first {n_drop} are dropped."
         )
-    values, vectors = values[n_drop:rank], flip_signs(vectors[n_drop:rank])
-    return LocalAxes(origin + shift, vectors / np.sqrt(values)[:, None], values)
+    return axes.whitening(first=n_drop)

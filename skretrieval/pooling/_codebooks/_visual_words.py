@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from ..._linalg import tensor_of
 from .._engine._batches import n_entries
 from ._base import CodebookPooler
 from ._centers import nearest
-from ._local_descriptors import tensor_of
 
 
 class VisualWordPooler(CodebookPooler):
@@ -72,10 +72,12 @@ class VisualWordPooler(CodebookPooler):
         with torch.inference_mode():
             for indices, local, shape in self._located(X):
                 found, share = self._assigned(local.vectors)
-                found = local.over_cells(found, shape, -1).cpu().numpy()
-                share = local.over_cells(share, shape, 0).cpu().numpy()
-                for index, *own in zip(indices, found, share, strict=True):
-                    words[index], shares[index] = own
+                found, share = (
+                    local.over_cells(found, shape, -1).cpu(),
+                    local.over_cells(share, shape, 0).cpu(),
+                )
+                for index, own, its_share in zip(indices, found.numpy(), share.numpy(), strict=True):
+                    words[index], shares[index] = own, its_share
         return (words, shares) if return_shares else words
 
 

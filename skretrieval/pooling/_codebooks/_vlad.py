@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2, signed_power, tensor_of
 from ._centers import aggregate_residuals, k_means, rounding
-from ._local_descriptors import signed_power, tensor_of
 from ._visual_words import NearestWordPooler
 
 
@@ -60,7 +59,7 @@ class VLADPooler(NearestWordPooler):
     cluster_centers_ : ndarray of shape (n_clusters, D)
         The centres.
 
-    local_axes_ : LocalAxes
+    local_axes_ : WhiteningAxes
         Mean, components and eigenvalues of the PCA-whitening, only with `n_local`.
 
     n_features_in_ : int

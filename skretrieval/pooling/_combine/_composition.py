@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._base import BasePooler, head_of, n_columns
 from .._engine._batches import Batch, RegionRows, one_thread
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from sklearn.utils._param_validation import StrOptions
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._batches import Batch
 from ._composition import PoolerComposition
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from ..._linalg import power_mean
 from .._engine._batches import Batch
 from ._composition import PoolerComposition
 
@@ -114,11 +115,11 @@ class LayerwisePooler(PoolerComposition):
         if self.combine == "max" or (self.combine == "power_mean" and np.isinf(self.p)):
             return parts.amax(dim=0)
         if self.combine == "power_mean":
-            return power_mean(parts, self.p)
+            return scale_power_mean(parts, self.p)
         return parts.sum(dim=0) if self.combine == "sum" else parts.mean(dim=0)
 
 
-def power_mean(parts: torch.Tensor, p: float) -> torch.Tensor:
+def scale_power_mean(parts: torch.Tensor, p: float) -> torch.Tensor:
     """Return the power mean over scales, about the smallest entry of each image (scale GeM).
 
     Parameters
@@ -133,9 +134,5 @@ def power_mean(parts: torch.Tensor, p: float) -> torch.Tensor:
     means : tensor of shape (N, d)
         Between the smallest and the largest of the scales.
     """
-    gamma = parts.amin(dim=(0, 2))[:, None]
-    above = parts - gamma
-    # the largest is divided out first: high powers leave the range of float32
-    largest = above.amax(dim=0)
-    ratio = above / torch.where(largest > 0, largest, 1)
-    return ratio.pow(p).mean(dim=0).pow(1 / p) * largest + gamma
+    smallest = parts.amin(dim=(0, 2))[:, None]
+    return power_mean(parts - smallest, p, dim=0) + smallest

@@ -38,7 +38,7 @@ def per_cell(
             batch = batches[0]
             with one_thread(batch.maps):
                 cells = values(batch)
-            cells = cells.expand(len(batch.indices), *cells.shape[1:]).contiguous().cpu().numpy()
-            for index, own in zip(batch.indices, cells, strict=True):
+            cells = cells.expand(len(batch.indices), *cells.shape[1:]).contiguous().cpu()
+            for index, own in zip(batch.indices, cells.numpy(), strict=True):
                 found[index] = own
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,7 +15,7 @@ class BoxesMixin:
         """Return the boxes (row, column, height, width), an integer array (R, 4)."""
         raise NotImplementedError
 
-    def boxes(self, shape, image_size):
+    def boxes(self, shape: Sequence[int], image_size: Sequence[float]) -> np.ndarray:
         """Tell where the regions lie in the photograph. Needs no fit.
 
         Parameters
@@ -50,9 +51,9 @@ class BoxesMixin:
                [100., 200., 300., 600.]])
         """
         self._validate_params()  # type: ignore[attr-defined]
-        if len(shape) != 2 or not all(isinstance(side, Integral) and side > 0 for side in shape):
+        if len(shape) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in shape):
             raise ValueError(f"shape must be (height, width), two positive numbers of cells, got {shape}.")
-        if len(image_size) != 2 or not all(isinstance(side, Real) and side > 0 for side in image_size):
+        if len(image_size) != 2 or not all(isinstance(side, Real) and float(side) > 0 for side in image_size):
             raise ValueError(f"image_size must be (width, height), two positive numbers, got {image_size}.")
         height, width = (int(side) for side in shape)
         row, col, high, wide = self._region_boxes(height, width).T

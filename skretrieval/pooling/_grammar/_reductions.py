@@ -13,12 +13,12 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from ..._linalg import power, power_mean, root, without_rounding
 from ._regions import membership
 
 # Powers up to 4 of maps whose largest activation lies here stay within float32; others are scaled first.
 _SAFE_POWER = 4
 _SAFE_RANGE = (1e-6, 1e7)
-_CANCELLED = 1e-14  # relative: a mean of terms of both signs this small is the rounding of float64
 
 
 def _is_whole(boxes: np.ndarray, maps: torch.Tensor) -> bool:
@@ -103,7 +103,7 @@ def power_mean_cells(
 ) -> torch.Tensor:
     """Power mean ``(mean x^p)^(1/p)``: mean for p = 1, maximum for p = inf (S000 eq 12; GeM)."""
     if not p >= 1:
-        raise ValueError(f"p must be at least 1, got {p}")
+        raise ValueError(f"p must be at least 1, got {p}.")
     if p == 1:
         return mean_cells(maps, boxes, spatial)
     if np.isinf(p):
@@ -129,7 +129,7 @@ def signed_power_mean_cells(
     rounding of float64 counts as zero.
     """
     if not 1 <= p < np.inf:
-        raise ValueError(f"p must be finite and at least 1, got {p}")
+        raise ValueError(f"p must be finite and at least 1, got {p}.")
     if p == 1:
         return mean_cells(maps, boxes, spatial)
     exact = _weighted(maps, spatial).double()
@@ -184,9 +184,9 @@ def regional_power_mean_cells(
     2023, section 3.1.
     """
     if not region_p >= 1:
-        raise ValueError(f"region_p must be at least 1, got {region_p}")
+        raise ValueError(f"region_p must be at least 1, got {region_p}.")
     if window != int(window) or window < 1 or window % 2 == 0:
-        raise ValueError(f"window must be an odd number of cells, got {window}")
+        raise ValueError(f"window must be an odd number of cells, got {window}.")
     maps = _weighted(maps, spatial)
     return power_mean_cells((maps + _neighbourhood(maps, region_p, int(window))) / 2, boxes, None, p)
 
@@ -220,29 +220,9 @@ def mirrored(size: int, margin: int) -> np.ndarray:
     return np.minimum(folded, period - folded) if size > 1 else folded
 
 
-def power(values: torch.Tensor, p: float, signed: bool = False) -> torch.Tensor:
-    """``x^p``, or ``sign(x) |x|^p``."""
-    if signed:
-        return values.sign() * values.abs().pow(p)
-    return values.pow(p)
-
-
-def root(mean: torch.Tensor, p: float, signed: bool = False) -> torch.Tensor:
-    """Undo :func:`power`."""
-    # odd integer powers keep the sign of ReLU-free maps; fractional ones come rectified
-    if signed or (int(p) == p and int(p) % 2 == 1):
-        return mean.sign() * mean.abs().pow(1 / p)
-    return mean.pow(1 / p)
-
-
 def needs_nonnegative(p: float) -> bool:
     """Tell whether a power mean of exponent `p` is undefined for negative values."""
     return bool(np.isfinite(p)) and int(p) != p
-
-
-def without_rounding(mean: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """Set to zero what signs that cancel have left of terms of this mean magnitude."""
-    return torch.where(mean.abs() > _CANCELLED * magnitude, mean, 0)
 
 
 def _is_moderate(values: torch.Tensor, maps: torch.Tensor) -> bool:
@@ -266,13 +246,7 @@ def _scaled_power_mean(maps: torch.Tensor, boxes: np.ndarray, p: float, signed: 
         col = boxes[members, 1][:, None, None] + np.arange(wide)
         at = torch.from_numpy((row * maps.shape[3] + col).reshape(-1)).to(maps.device)
         cells = maps.flatten(2)[:, :, at].unflatten(2, (len(members), high * wide))
-        largest = cells.abs().amax(dim=3, keepdim=True)
-        ratio = torch.where(largest > 0, cells / largest.clamp_min(torch.finfo(maps.dtype).tiny), cells)
-        powered = power(ratio, p, signed)
-        mean = powered.mean(dim=3)
-        if signed:
-            mean = without_rounding(mean, powered.abs().mean(dim=3))
-        values[:, torch.from_numpy(members)] = (largest[..., 0] * root(mean, p, signed)).transpose(1, 2)
+        values[:, torch.from_numpy(members)] = power_mean(cells, p, 3, signed).transpose(1, 2)
     return values
 
 

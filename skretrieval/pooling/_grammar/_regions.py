@@ -101,7 +101,7 @@ def rmac(height: int, width: int, n_levels: int = 3, include_global: bool = Fals
     (20, 14)
     """
     if n_levels < 1:
-        raise ValueError(f"n_levels must be at least 1, got {n_levels}")
+        raise ValueError(f"n_levels must be at least 1, got {n_levels}.")
     boxes = np.array(_rmac_grid(height, width, n_levels)).reshape(-1, 4)
     return np.concatenate([boxes, whole(height, width)]) if include_global else boxes
 
@@ -115,13 +115,13 @@ def check_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     boxes = np.asarray(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0 or boxes.dtype.kind not in "iu":
         raise ValueError(
-            f"regions must return an integer array of shape (R, 4), got {boxes.dtype} {boxes.shape}"
+            f"regions must return an integer array of shape (R, 4), got {boxes.dtype} {boxes.shape}."
         )
     row, col, high, wide = boxes.T
     bad = (row < 0) | (col < 0) | (high < 1) | (wide < 1) | (row + high > height) | (col + wide > width)
     if bad.any():
         raise ValueError(
-            f"regions: box {boxes[bad][0].tolist()} lies outside a map of {height}x{width} cells"
+            f"regions: box {boxes[bad][0].tolist()} lies outside a map of {height}x{width} cells."
         )
     return boxes
 

@@ -117,7 +117,7 @@ def import_detector():
         from skimage import feature
     except ImportError as error:
         raise ImportError(
-            'points="hessian" needs scikit-image. Install the extra "photos": pip install "scikit-retrieval[photos]"'
+            'points="hessian" needs scikit-image. Install the extra "photos": pip install "scikit-retrieval[photos]".'
         ) from error
     return feature
 
@@ -216,7 +216,7 @@ def photographs_of(X: Any) -> FeatureMaps:
         given = "maps in memory" if X is None else type(X).__name__
         raise ValueError(
             'points="hessian" detects points in the photographs: it needs the FeatureMaps of an extractor, not '
-            f'{given}; points="grid" works from the maps alone'
+            f'{given}; points="grid" works from the maps alone.'
         )
     return X
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..._linalg._tensors import l2, lengths, out_of_range
+from ..._linalg import l2, lengths, out_of_range
 from ._channel import selected_channels, sparsity_deviation
 
 _ROUND_OFF = 1e-12  # relative: a map of equal cells comes out of a float64 sum this equal
@@ -101,7 +101,7 @@ def scda(maps: torch.Tensor, connectivity: int = 4) -> torch.Tensor:
     Transactions on Image Processing 26(6), 2017, sections III-B and III-C.
     """
     if connectivity not in (4, 8):
-        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
+        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}.")
     total = _total(maps)
     scale = total.abs().amax(dim=(1, 2), keepdim=True)
     above = total - total.mean(dim=(1, 2), keepdim=True) > _ROUND_OFF * scale

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch, n_entries
 from .._engine._per_cell import per_cell
@@ -146,7 +146,7 @@ class SpecPooler(BoxesMixin, BasePooler):
             bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
             raise ValueError(
                 f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__} with "
-                "these parameters; use rectify=True"
+                "these parameters; use rectify=True."
             )
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:

@@ -14,6 +14,7 @@ from ._reductions import REDUCTIONS, needs_nonnegative, power_mean_cells, region
 from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
 from ._spec import Spec, SpecPooler
+from ._term_params import TermParameters
 
 # Terms with logarithms of counts or square roots: negative activations have no meaning there.
 _NONNEGATIVE_TERMS = {
@@ -22,7 +23,7 @@ _NONNEGATIVE_TERMS = {
 }
 
 
-class WeightedPooler(SpecPooler):
+class WeightedPooler(TermParameters, SpecPooler):
     """Any spec of the pooling grammar.
 
     ``descriptor_k = SUM over regions r of normalise_r( channel_k * REDUCE over cells p in r of spatial_p * x_kp )``
@@ -54,7 +55,8 @@ class WeightedPooler(SpecPooler):
         Normalisation of each region's vector before the sum.
 
     spatial_params, channel_params, region_params, reduce_params : dict, default=None
-        Keyword arguments of the terms, such as ``{"p": 5}`` or ``{"n_levels": 2, "include_global": True}``.
+        Keyword arguments of the terms, such as ``{"p": 5}`` or ``{"n_levels": 2, "include_global": True}``. Each has
+        a nested name, too, ``reduce_params__p``, for ``set_params`` and for a grid search.
 
     whiten : bool, default=False
         PCA-whiten each region's vector, with axes learned in fit from all regions of all images, and l2-normalise
@@ -71,7 +73,7 @@ class WeightedPooler(SpecPooler):
     n_features_in_ : int
         Channels of the maps.
 
-    region_whitening_ : RegionAxes
+    region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
 
     Examples
@@ -84,6 +86,8 @@ class WeightedPooler(SpecPooler):
     >>> pooler = WeightedPooler(spatial="crow", channel="sparsity", regions="rmac", region_norm="l2")
     >>> pooler.fit_transform(maps).shape
     (2, 16)
+    >>> pooler.set_params(reduce="power_mean", reduce_params__p=5).reduce_params
+    {'p': 5}
     """
 
     _parameter_constraints: dict = {
@@ -130,6 +134,12 @@ class WeightedPooler(SpecPooler):
         self.n_components = n_components
         self.rectify = rectify
 
+    _registries = {"spatial": SPATIAL, "channel": CHANNEL, "regions": REGIONS, "reduce": REDUCTIONS}
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_term_parameters()
+
     def _spec(self) -> Spec:
         spatial = _term(self.spatial, SPATIAL, self.spatial_params)
         channel = _term(self.channel, CHANNEL, self.channel_params)
@@ -162,8 +172,6 @@ def _exponents(reduce: partial) -> list[float]:
 
 def _term(term: Any, registry: dict, params: dict | None) -> partial | None:
     if term is None:
-        if params:
-            raise ValueError(f"parameters {sorted(params)} were given for a term that is None")
         return None
     return partial(registry[term] if isinstance(term, str) else term, **(params or {}))
 
@@ -176,5 +184,5 @@ def _checked(weights: torch.Tensor, kind: str, maps: torch.Tensor, shape: torch.
         or len(weights) not in (1, len(maps))
     ):
         got = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
-        raise ValueError(f"{kind} must return a tensor of shape {(len(maps), *shape)}, got {got}")
+        raise ValueError(f"{kind} must return a tensor of shape {(len(maps), *shape)}, got {got}.")
     return weights.to(maps.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
 from .._grammar._boxes import BoxesMixin

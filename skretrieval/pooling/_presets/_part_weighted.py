@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
+from .._engine._deprecations import warn_caller
 from .._engine._per_cell import per_cell
 
 
@@ -106,10 +106,8 @@ class PartWeightedPooler(BasePooler):
     def _check_parameters(self) -> None:
         for old, new in (("alpha", "norm_order"), ("beta", "root")):
             if getattr(self, old) != "deprecated":
-                warnings.warn(
-                    f"PartWeightedPooler: {old} is called {new} now; the old name will be removed in version 0.2.",
-                    FutureWarning,
-                    stacklevel=4,
+                warn_caller(
+                    f"PartWeightedPooler: {old} is called {new} now; the old name will be removed in version 0.2."
                 )
 
     @property
@@ -127,14 +125,14 @@ class PartWeightedPooler(BasePooler):
             bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
             raise ValueError(
                 f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__}; "
-                "use rectify=True"
+                "use rectify=True."
             )
         return batch.rectified
 
     def _begin(self, X: Any) -> StreamedVariance:
         n_channels = self._channels[0]
         if self.n_parts > n_channels:
-            raise ValueError(f"n_parts={self.n_parts} exceeds the channels, n_features={n_channels}")
+            raise ValueError(f"n_parts={self.n_parts} exceeds the channels, n_features={n_channels}.")
         return StreamedVariance(n_channels)
 
     def _update(self, state: StreamedVariance, batches: tuple[Batch, ...]) -> None:

@@ -40,7 +40,7 @@ class RegionIntegrationPooler(SpecPooler):
     n_features_in_ : int
         Channels K of the maps.
 
-    region_whitening_ : RegionAxes
+    region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, learned in fit from all regions of all images.
 
     Notes

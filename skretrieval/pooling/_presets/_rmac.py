@@ -38,7 +38,7 @@ class RMACPooler(SpecPooler):
     n_features_in_ : int
         Channels K of the maps.
 
-    region_whitening_ : RegionAxes
+    region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
 
     References

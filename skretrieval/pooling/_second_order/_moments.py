@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from ..._linalg._tensors import l2
+from ..._linalg import l2
 
 # Regions are taken together by their number of cells, rounded up to a multiple of this.
 _ROUND = 32

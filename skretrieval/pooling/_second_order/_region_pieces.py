@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..._linalg._tensors import l2
+from ..._linalg import StreamedAxes, l2
 from .._engine._batches import Batch
 from .._grammar._channel import sparsity
 from .._grammar._salient_points import detections, photographs_of, salient_cells, salient_points, stacked
@@ -72,6 +72,28 @@ class Piece:
         """Rows (sum of counts, d) of the regions that there are, of vectors (N, M, d)."""
         there = np.arange(vectors.shape[1]) < self.counts[:, None]
         return vectors[torch.from_numpy(there).to(vectors.device)]
+
+
+@dataclass
+class Gathered:
+    """What a pass of the fit gathers.
+
+    Attributes
+    ----------
+    axes : StreamedAxes
+        Of the first-order region vectors for the local axes, or of the region vectors for the whitening.
+    local : bool
+        Which of them.
+    masks : dict of int to ndarray
+        Cells of the regions of each image, by its place, as packed bits: they are found in the first pass.
+    kept : list of (indices, counts, rows)
+        All region vectors, while they are few.
+    """
+
+    axes: StreamedAxes
+    local: bool
+    masks: dict[int, np.ndarray] = field(default_factory=dict)
+    kept: list[tuple[np.ndarray, np.ndarray, torch.Tensor]] = field(default_factory=list)
 
 
 def cut(batch: Batch, elements: int) -> Iterator[Batch]:

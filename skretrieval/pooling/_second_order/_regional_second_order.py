@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -13,37 +12,15 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ..._linalg._streamed_axes import StreamedAxes, check_rank
+from ..._linalg import StreamedAxes, check_rank
 from .._engine._base import BasePooler, RegionSets
 from .._engine._batches import BATCH_BYTES, Batch, RegionRows, iter_batches, n_entries
+from .._engine._deprecations import deprecate_positional, warn_caller
 from .._grammar._boxes import BoxesMixin
-from .._grammar._region_whitening import RegionAxes
 from .._grammar._salient_points import import_detector, photographs_of
 from ._candidate_regions import ImageRegions
 from ._moments import local_descriptors, region_sums, second_order
-from ._region_pieces import Piece, RegionSettings, cut, find_regions, piece_of, response_of
-
-
-@dataclass
-class Gathered:
-    """What a pass of the fit gathers.
-
-    Attributes
-    ----------
-    axes : StreamedAxes
-        Of the first-order region vectors for the local axes, or of the region vectors for the whitening.
-    local : bool
-        Which of them.
-    masks : dict of int to ndarray
-        Cells of the regions of each image, by its place, as packed bits: they are found in the first pass.
-    kept : list of (indices, counts, rows)
-        All region vectors, while they are few.
-    """
-
-    axes: StreamedAxes
-    local: bool
-    masks: dict[int, np.ndarray] = field(default_factory=dict)
-    kept: list[tuple[np.ndarray, np.ndarray, torch.Tensor]] = field(default_factory=list)
+from ._region_pieces import Gathered, Piece, RegionSettings, cut, find_regions, piece_of, response_of
 
 
 def regions_are_boxes(pooler: Any) -> bool:
@@ -70,8 +47,9 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     n_clusters : int, default=3
         Clusters L of salient points; an image has up to ``2 ** n_clusters`` regions.
 
-    n_local : int or None, default=128
-        Dimensions K' of the local descriptors; None keeps as many as the data has.
+    n_local : int or "all", default=128
+        Dimensions K' of the local descriptors; "all" for as many as the data has. None, which means that, too, is
+        deprecated: from version 0.2 on it will mean no reduction, as in the codebooks.
 
     n_components : int or None, default=512
         Dimensions D of a region's descriptor; None keeps as many as the data has.
@@ -126,7 +104,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     local_axes_ : ndarray of shape (n_local_, K)
         Principal axes of the first-order region vectors, in rows (only for ``order=2``).
 
-    region_whitening_ : RegionAxes
+    region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues of the whitening of region vectors.
 
     n_local_ : int
@@ -175,7 +153,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     _describing_bytes = BATCH_BYTES
     _parameter_constraints: dict = {
         "n_clusters": [Interval(Integral, 1, 8, closed="both")],
-        "n_local": [Interval(Integral, 1, None, closed="left"), None],
+        "n_local": [Interval(Integral, 1, None, closed="left"), StrOptions({"all"}), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "points": [StrOptions({"grid", "hessian"})],
         "n_max": [Interval(Integral, 1, None, closed="left")],
@@ -191,9 +169,11 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         "n_jobs": [Integral, None],
     }
 
+    @deprecate_positional("n_local", "n_components", "points", "n_max", "n_min", "reg", "regions")
     def __init__(
         self,
         n_clusters=3,
+        *,
         n_local=128,
         n_components=512,
         points="grid",
@@ -201,7 +181,6 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         n_min=300,
         reg=1e-3,
         regions="all",
-        *,
         order=2,
         min_cells=2,
         center_local=True,
@@ -248,6 +227,19 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         -------
         boxes : ndarray of shape (1, 4)
             Left, top, right and bottom of the photograph.
+
+        Raises
+        ------
+        AttributeError
+            Unless ``regions="whole"``.
+        ValueError
+            If a size is not positive.
+
+        Examples
+        --------
+        >>> from skretrieval.pooling import RegionalSecondOrderPooler
+        >>> RegionalSecondOrderPooler(regions="whole").boxes((6, 8), (640, 480))
+        array([[  0.,   0., 640., 480.]])
         """
         return super().boxes(shape, image_size)
 
@@ -299,6 +291,17 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
             photographs_of(X)
             import_detector()
 
+    def _check_parameters(self) -> None:
+        if self.n_local is None:
+            warn_caller(
+                "RegionalSecondOrderPooler: n_local=None will mean no reduction of the local descriptors from version "
+                '0.2 on, as in the codebooks; write n_local="all" to keep as many dimensions as the data has.'
+            )
+
+    @property
+    def _n_local(self) -> int | None:
+        return None if self.n_local == "all" else self.n_local
+
     # ------------------------------------------------------------------ learning
     def _begin(self, X: Any) -> Gathered:
         for name in ("local_axes_", "n_local_"):
@@ -321,16 +324,14 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
 
     def _finish(self, state: Gathered, X: Any) -> Gathered | None:
         name = "n_local" if state.local else "n_components"
-        wanted = getattr(self, name)
+        wanted = self._n_local if state.local else self.n_components
         found = state.axes.finish(wanted)
         check_rank(found, name, wanted, n_entries(X), self.n_features_in_)
         if state.local:
             self.local_axes_ = found.components
             self.n_local_ = len(found.components)
             return Gathered(StreamedAxes(), local=False, masks=state.masks)
-        self.region_whitening_ = RegionAxes(
-            found.mean, found.components / np.sqrt(found.eigenvalues)[:, None], found.eigenvalues
-        )
+        self.region_whitening_ = found.whitening()
         self.n_components_ = self._n_features_out = len(found.components)
         return None
 
@@ -369,9 +370,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
 
     def _whitened(self, rows: torch.Tensor) -> torch.Tensor:
         """Whiten and l2-normalise; a zero row stays zero."""
-        # torch does not wrap read-only memory, in which joblib hands large models to workers
-        whitening = RegionAxes(*(np.require(part, requirements="W") for part in self.region_whitening_))
-        return whitening.apply(rows.double()).to(rows.dtype)
+        return self.region_whitening_.apply(rows.double()).to(rows.dtype)
 
     def _pieces(self, batch: Batch, masks: dict[int, np.ndarray] | None) -> Iterator[Piece]:
         """Yield images with weights and regions, as many together as the working memory allows.
@@ -380,7 +379,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         """
         settings = RegionSettings.of(self)
         n_channels, height, width = batch.maps.shape[1:]
-        size = min(self.n_local or n_channels, n_channels)
+        size = min(self._n_local or n_channels, n_channels)
         # a region's moment, eigenvectors, logarithm and triangle; its local descriptors
         each = size * (4 * size + 2 * height * width) if self.order == 2 else 2 * n_channels
         for part in cut(batch, settings.most * each):

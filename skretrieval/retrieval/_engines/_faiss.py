@@ -1,13 +1,16 @@
 """Approximate search with a faiss index: it proposes candidates, exact scores order them."""
 
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .._search._exact import FULL_SHARE, order_candidates, pack, search
-from .._search._sparse_scores import make_scorer
+from .._descriptors import DescriptorSet
+from .._search._exact import FULL_SHARE, make_scorer, order_candidates, pack, search
 
 # Gallery rows converted to float32 and added at a time.
 _ADD_ROWS = 65536
@@ -16,19 +19,19 @@ _MARGIN = 16
 # Rows for each centroid that is learned.
 _TRAIN_PER_CENTROID = 64
 
-_COMMON = {"oversample": 1.0, "query_block_size": 1024}
-_KNOWN = {
+_COMMON: dict[str, Any] = {"oversample": 1.0, "query_block_size": 1024}
+_KNOWN: dict[str, dict[str, Any]] = {
     "flat": {},
     "hnsw": {"M": 32, "ef_construction": 200, "ef_search": 128},
     "ivfpq": {"nlist": None, "nprobe": 32, "m": None, "nbits": 8, "oversample": 4.0},
 }
-_FACTORY = {"ef_construction": None, "ef_search": None, "nprobe": None, "oversample": 4.0}
+_FACTORY: dict[str, Any] = {"ef_construction": None, "ef_search": None, "nprobe": None, "oversample": 4.0}
 # Name of each parameter in faiss.
 _FAISS_NAMES = {"nprobe": "nprobe", "ef_search": "efSearch", "ef_construction": "efConstruction"}
 _METRICS = {"cosine": "METRIC_INNER_PRODUCT", "euclidean": "METRIC_L2", "manhattan": "METRIC_L1"}
 
 
-def import_faiss():
+def import_faiss() -> Any:
     """Import faiss, or say how to get it.
 
     Raises
@@ -45,7 +48,7 @@ def import_faiss():
     return faiss
 
 
-def check_faiss_params(params):
+def check_faiss_params(params: dict[str, Any] | None) -> dict[str, Any]:
     """Complete the ``engine_params`` of the engine "faiss".
 
     Parameters
@@ -75,7 +78,7 @@ def check_faiss_params(params):
             f"{['index', *sorted(known)]}."
         )
     for name, value in given.items():
-        number = Real if name == "oversample" else Integral
+        number: Any = Real if name == "oversample" else Integral
         fine = isinstance(value, number) and not isinstance(value, bool) and 1 <= value < math.inf
         if not fine and not (value is None and known[name] is None):
             kind = "a number" if number is Real else "an integer"
@@ -84,7 +87,7 @@ def check_faiss_params(params):
 
 
 @contextmanager
-def _settings(faiss, *, single_thread=False):
+def _settings(faiss: Any, *, single_thread: bool = False) -> Iterator[None]:
     """Products by BLAS also for few queries; one thread where the order of insertions decides the graph."""
     threshold, threads = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
     faiss.cvar.distance_compute_blas_threshold = 20
@@ -119,7 +122,10 @@ class FaissIndex:
         If the index cannot be built for the metric, the number of features or this gallery.
     """
 
-    def __init__(self, gallery, metric, params):
+    _index: Any
+    _bytes: NDArray[np.uint8]  # the index of an unpickled model, until it is needed
+
+    def __init__(self, gallery: DescriptorSet, metric: str, params: dict[str, Any]) -> None:
         if gallery.is_sparse:
             raise TypeError("engine='faiss' does not take sparse descriptors: use engine='exact'.")
         self.params, self.metric, self.n_features = params, metric, gallery.n_features
@@ -129,7 +135,7 @@ class FaissIndex:
             )
         self._build(gallery)
 
-    def _build(self, gallery):
+    def _build(self, gallery: DescriptorSet) -> None:
         faiss = import_faiss()
         string = self._factory_string(gallery.n_rows)
         try:
@@ -142,11 +148,12 @@ class FaissIndex:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].split(": ", 1)[-1]
             raise ValueError(
-                f"faiss cannot build {string!r} from {gallery.n_rows} rows of {self.n_features} features: {reason}"
+                f"faiss cannot build {string!r} from {gallery.n_rows} rows of {self.n_features} features: "
+                f"{reason.rstrip('.')}."
             ) from error
         self._add(gallery, 0)
 
-    def _factory_string(self, n_rows):
+    def _factory_string(self, n_rows: int) -> str:
         """Describe the index in faiss's own language."""
         params, d = self.params, self.n_features
         if params["index"] == "flat":
@@ -168,7 +175,7 @@ class FaissIndex:
         # "np": no polysemous training, which takes minutes and orders codes for a filter that is not used here.
         return f"IVF{nlist},PQ{m}x{params['nbits']}np"
 
-    def _train(self, faiss, gallery):
+    def _train(self, faiss: Any, gallery: DescriptorSet) -> None:
         if self._index.is_trained:
             return
         ivf = faiss.try_extract_index_ivf(self._index)
@@ -181,15 +188,18 @@ class FaissIndex:
         step = max(1, gallery.n_rows // (_TRAIN_PER_CENTROID * n_centroids))
         self._index.train(self._float32(gallery, slice(0, None, step)))
 
-    def _float32(self, gallery, key):
+    def _float32(self, gallery: DescriptorSet, key: Any) -> NDArray[np.float32]:
         rows = gallery.dense(key)
         with np.errstate(over="ignore"):
             single = np.ascontiguousarray(rows, dtype=np.float32)
         if rows.dtype != np.float32 and not np.isfinite(single).all():
-            raise ValueError("engine='faiss' works in float32, and a descriptor is too large for it.")
+            limit, value = np.finfo(np.float32).max, np.abs(rows).max()
+            raise ValueError(
+                f"engine='faiss' works in float32, whose largest number is {limit:.2g}; a descriptor has {value:.2g}."
+            )
         return single
 
-    def _add(self, gallery, first):
+    def _add(self, gallery: DescriptorSet, first: int) -> None:
         faiss = import_faiss()
         # Threads would insert into a graph in an order that differs from run to run.
         graph = "HNSW" in self._factory_string(gallery.n_rows) or "NSG" in self.params["index"]
@@ -197,11 +207,11 @@ class FaissIndex:
             for start in range(first, gallery.n_rows, _ADD_ROWS):
                 self._index.add(self._float32(gallery, slice(start, start + _ADD_ROWS)))
 
-    def append(self, gallery):
+    def append(self, gallery: DescriptorSet) -> None:
         """Add the rows of the grown gallery that are not in the index; centroids stay as they are."""
         self._add(gallery, self.index.ntotal)
 
-    def rebuild(self, gallery):
+    def rebuild(self, gallery: DescriptorSet) -> None:
         """Index another gallery, with the centroids learned before."""
         if not self.needs_training:
             self._build(gallery)
@@ -210,20 +220,20 @@ class FaissIndex:
             self._add(gallery, 0)
 
     @property
-    def index(self):
+    def index(self) -> Any:
         """The faiss index, read from its bytes when it is first needed."""
         if not hasattr(self, "_index"):
             self._index = import_faiss().deserialize_index(np.array(self._bytes))
             del self._bytes
         return self._index
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         if "_index" in state:
             state["_bytes"] = import_faiss().serialize_index(state.pop("_index"))
         return state
 
-    def _set(self, name, value):
+    def _set(self, name: str, value: Any) -> None:
         if value is None:
             return
         faiss = import_faiss()
@@ -232,7 +242,9 @@ class FaissIndex:
         except RuntimeError as error:
             raise ValueError(f"Index {self.params['index']!r} has no parameter {name!r}.") from error
 
-    def search(self, queries, gallery, n_neighbors, params):
+    def search(
+        self, queries: DescriptorSet, gallery: DescriptorSet, n_neighbors: int, params: dict[str, Any]
+    ) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Find near gallery items, by exact distances among the candidates of the index.
 
         Parameters
@@ -271,11 +283,13 @@ class FaissIndex:
                 indices[start:stop][enough] = found[enough]
             if not enough.all():
                 rest = np.flatnonzero(~enough)
-                found = search(part.take(rest), gallery, n_neighbors, metric=self.metric)
-                distances[start + rest], indices[start + rest] = found
+                exact = search(part.take(rest), gallery, n_neighbors, metric=self.metric)
+                distances[start + rest], indices[start + rest] = exact
         return distances, indices
 
-    def _candidates(self, queries, gallery, k, params):
+    def _candidates(
+        self, queries: DescriptorSet, gallery: DescriptorSet, k: int, params: dict[str, Any]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return pairs (query, item), sorted, without repetitions; at least k items a query where found."""
         faiss = import_faiss()
         rows, found_before = self._float32(queries, slice(None)), -1

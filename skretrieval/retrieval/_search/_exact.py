@@ -1,7 +1,7 @@
 """Exact nearest neighbours by blocked matrix products.
 
 The block product finds the *candidates*: every item whose coarse score is so close to the k-th best that
-rounding could have hidden it. Their exact scores (see ``_scores``) decide the order, equal scores in the order
+rounding could have hidden it. Their exact scores (see ``_scorer``) decide the order, equal scores in the order
 of the gallery. So the ranking is the one of a plain float64 loop over all pairs and independent of the block
 sizes, at the cost of one float32 matrix product.
 
@@ -10,10 +10,16 @@ come from a float64 product, where only items that rounding could have swapped a
 scores: the same order again, but distances that may differ in their last bits.
 """
 
-import numpy as np
+from numbers import Integral
+from typing import Any
 
-from ._scorer import BLOCK_SIZE
-from ._sparse_scores import make_scorer
+import numpy as np
+from numpy.typing import NDArray
+
+from .._descriptors import DescriptorSet
+from ._distances import Euclidean, Manhattan
+from ._scorer import BLOCK_SIZE, Cosine, Scorer
+from ._sparse import SparseCosine, SparseEuclidean, SparseManhattan
 from ._threads import in_threads
 
 # Numbers in a block of queries: fewer rows at a time where they are wide.
@@ -25,10 +31,72 @@ _SORTED = 2**17
 # A ranking of this share of the gallery or more is cheaper from a full float64 block than from candidates.
 FULL_SHARE = 8
 
+# Scorers of each metric: of a dense gallery, and of a sparse one.
+SCORERS: dict[str, tuple[type[Scorer], type[Scorer]]] = {
+    "cosine": (Cosine, SparseCosine),
+    "euclidean": (Euclidean, SparseEuclidean),
+    "manhattan": (Manhattan, SparseManhattan),
+}
+_PARAMS = ("block_size", "query_block_size")
+
+
+def check_exact_params(params: dict[str, Any] | None) -> dict[str, Any]:
+    """Check the ``engine_params`` of the engine "exact".
+
+    Parameters
+    ----------
+    params : dict or None
+        As given; see :class:`~skretrieval.retrieval.NearestNeighborsRetriever`.
+
+    Returns
+    -------
+    dict
+        Those of :func:`search` that were given.
+
+    Raises
+    ------
+    ValueError
+        For an unknown parameter, or one that is not an integer of at least 1.
+    """
+    params = dict(params or {})
+    unknown = sorted(set(params) - set(_PARAMS), key=str)
+    if unknown:
+        raise ValueError(f"Unknown engine_params {unknown} for engine 'exact'; it knows {list(_PARAMS)}.")
+    for name, value in params.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"engine_params[{name!r}] must be an integer of at least 1, got {value!r}.")
+    return params
+
+
+def make_scorer(metric: str, queries: DescriptorSet, gallery: DescriptorSet, same: bool = False) -> Scorer:
+    """Scorer of a metric for one block of queries and a dense or sparse gallery.
+
+    Parameters
+    ----------
+    metric : {"cosine", "euclidean", "manhattan"}
+        Metric.
+    queries, gallery : DescriptorSet
+        As :class:`~skretrieval.retrieval._search._scorer.Scorer` takes them.
+    same : bool, default=False
+        Whether only regions of the same number are compared.
+
+    Returns
+    -------
+    Scorer
+    """
+    return SCORERS[metric][gallery.is_sparse](queries, gallery, same)
+
 
 def search(
-    queries, gallery, n_neighbors, *, metric="cosine", same=False, block_size=None, query_block_size=1024
-):
+    queries: DescriptorSet,
+    gallery: DescriptorSet,
+    n_neighbors: int,
+    *,
+    metric: str = "cosine",
+    same: bool = False,
+    block_size: int | None = None,
+    query_block_size: int = 1024,
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Find the nearest gallery items of every query.
 
     Parameters
@@ -71,16 +139,17 @@ def search(
     return distances, indices
 
 
-def query_rows_at_a_time(query_block_size, gallery):
+def query_rows_at_a_time(query_block_size: int, gallery: DescriptorSet) -> int:
     """Rows of a block of queries: fewer where they are wide."""
     return max(1, min(query_block_size, _QUERY_ELEMENTS // gallery.n_features))
 
 
-def _top_k(scorer, k, block_size):
+def _top_k(scorer: Scorer, k: int, block_size: int | None) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Best k of every query, in exact order: ``(scores, indices)``, each of shape (n_queries, k)."""
     n_queries, n_items = scorer.queries.n_items, scorer.gallery.n_items
     # Tables of candidates, padded by -inf. While kth is -inf nothing has been dropped and there is no padding.
-    values = index = kth = None
+    values: NDArray[Any] | None = None
+    index = kth = None
     for start, stop in scorer.gallery.blocks(block_size or scorer.block_size):
         scores = scorer.coarse(start, stop)
         if kth is None:
@@ -91,7 +160,7 @@ def _top_k(scorer, k, block_size):
             continue
         row, column = np.divmod(flat, stop - start)
         new_values, new_index = pack(row, scores.ravel()[flat], column + start, n_queries, n_items)
-        if values is None:
+        if values is None or index is None:
             values, index = new_values, new_index
         else:
             values = np.concatenate([values, new_values], axis=1)
@@ -103,10 +172,12 @@ def _top_k(scorer, k, block_size):
             # So many near ties that the bound cannot part them: decide exactly, or memory would grow.
             exact, index = order_candidates(scorer, values, index, k)
             values = exact.astype(values.dtype)
+    assert values is not None  # the first block has candidates
+    assert index is not None
     return order_candidates(scorer, values, index, k)
 
 
-def _kth_best(values, k):
+def _kth_best(values: NDArray[Any], k: int) -> NDArray[Any]:
     """Return the k-th best coarse score of every query so far; -inf while there are fewer than k."""
     width = values.shape[1]
     if width < k:
@@ -114,13 +185,15 @@ def _kth_best(values, k):
     return np.partition(values, width - k, axis=1)[:, width - k]
 
 
-def _lowest(scorer, kth):
+def _lowest(scorer: Scorer, kth: NDArray[Any]) -> NDArray[Any]:
     """Coarse score that an item must reach to be among the best k, with room for rounding."""
     lowest = np.asarray(scorer.loosen(kth.astype(np.float64)), dtype=kth.dtype)
     return np.nextafter(lowest, kth.dtype.type(-np.inf))
 
 
-def pack(row, values, index, n_rows, n_items):
+def pack(
+    row: NDArray[np.intp], values: NDArray[Any], index: NDArray[Any], n_rows: int, n_items: int
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Left-aligned table of ragged candidates; padding has value -inf and index ``n_items``.
 
     ``row`` ascends.
@@ -134,7 +207,9 @@ def pack(row, values, index, n_rows, n_items):
     return table, places
 
 
-def order_candidates(scorer, values, index, k):
+def order_candidates(
+    scorer: Scorer, values: NDArray[Any], index: NDArray[Any], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Exact scores of the candidates, sorted by falling score, then by gallery index; the best k."""
     row, column = np.nonzero(index < scorer.gallery.n_items)
     exact = np.full(index.shape, -np.inf)
@@ -143,7 +218,9 @@ def order_candidates(scorer, values, index, k):
     return np.take_along_axis(exact, order, axis=1), np.take_along_axis(index, order, axis=1)
 
 
-def exact_scores(scorer, query, item, values):
+def exact_scores(
+    scorer: Scorer, query: NDArray[np.intp], item: NDArray[np.intp], values: NDArray[Any]
+) -> NDArray[np.float64]:
     """Exact scores of pairs whose coarse or fine scores are ``values``."""
     known = scorer.known(values)
     if not known.any():
@@ -153,7 +230,9 @@ def exact_scores(scorer, query, item, values):
     return exact
 
 
-def _rank_all(scorer, block_size, distances, indices):
+def _rank_all(
+    scorer: Scorer, block_size: int | None, distances: NDArray[Any], indices: NDArray[np.intp]
+) -> None:
     """Rank the whole gallery from full float64 blocks; the order is that of ``_top_k``.
 
     Writes the best into ``distances`` and ``indices``, of shape (n_queries, k).
@@ -167,15 +246,21 @@ def _rank_all(scorer, block_size, distances, indices):
     error, near = (np.broadcast_to(limit, (n_queries, 1)) for limit in scorer.fine_error())
     step = max(1, _SORTED // n_items)
 
-    def sort(start):
+    def sort(start: int) -> None:
         part = slice(start, start + step)
         best, order = _sort(scorer, start, scores[part], error[part], near[part])
         distances[part], indices[part] = scorer.distance(best[:, :k]), order[:, :k]
 
-    in_threads(sort, range(0, n_queries, step))
+    starts = range(0, n_queries, step)
+    if len(starts) == 1:
+        sort(0)
+    else:
+        in_threads(sort, starts)
 
 
-def _sort(scorer, first, scores, error, near):
+def _sort(
+    scorer: Scorer, first: int, scores: NDArray[Any], error: NDArray[Any], near: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Scores in falling order, exact where rounding may have swapped them, and their items."""
     if not error.any():
         order = np.argsort(-scores, axis=1, kind="stable")
@@ -194,7 +279,7 @@ def _sort(scorer, first, scores, error, near):
     return scores, order
 
 
-def _order(scores):
+def _order(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Items by falling score, where scores less than ``step`` apart count as equal: ``(order, step)``.
 
     Sorted are integers of a coarse score and the item below it, in half the time of a sort of indices.

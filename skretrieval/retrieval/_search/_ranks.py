@@ -5,11 +5,15 @@ a sort of the gallery is needed, and the answer is that of the exact ranking. Th
 product; the few items so near the item in question that its rounding could hide the order are compared exactly.
 """
 
-import numpy as np
+from typing import Any
 
-from ._exact import exact_scores, query_rows_at_a_time
-from ._scorer import chunks
-from ._sparse_scores import make_scorer
+import numpy as np
+from numpy.typing import NDArray
+
+from .._descriptors import DescriptorSet
+from ._exact import exact_scores, make_scorer, query_rows_at_a_time
+from ._region_pairs import chunks
+from ._scorer import Scorer
 
 # Pairs of nearly equal scores in one block above which a sort is cheaper than to compare them one by one.
 _MAX_TIES = 2**22
@@ -21,7 +25,17 @@ _COMPARED = 2**18
 _SORTED = 512
 
 
-def count_ranks(queries, gallery, query, item, *, metric, same=False, block_size=None, query_block_size=1024):
+def count_ranks(
+    queries: DescriptorSet,
+    gallery: DescriptorSet,
+    query: NDArray[np.intp],
+    item: NDArray[np.intp],
+    *,
+    metric: str,
+    same: bool = False,
+    block_size: int | None = None,
+    query_block_size: int = 1024,
+) -> NDArray[np.intp] | None:
     """Ranks of given gallery items.
 
     Parameters
@@ -51,7 +65,13 @@ def count_ranks(queries, gallery, query, item, *, metric, same=False, block_size
     return ranks
 
 
-def _count(scorer, query, item, ranks, block_size):
+def _count(
+    scorer: Scorer,
+    query: NDArray[np.intp],
+    item: NDArray[np.intp],
+    ranks: NDArray[np.intp],
+    block_size: int | None,
+) -> bool:
     """Add up the items before each given one; False if there are too many ties."""
     own = scorer.pairs(query, item)
     coarse = True
@@ -72,7 +92,17 @@ def _count(scorer, query, item, ranks, block_size):
     return True
 
 
-def _count_block(scorer, scores, start, error, query, item, own, ranks, most):
+def _count_block(
+    scorer: Scorer,
+    scores: NDArray[Any],
+    start: int,
+    error: NDArray[Any],
+    query: NDArray[np.intp],
+    item: NDArray[np.intp],
+    own: NDArray[np.float64],
+    ranks: NDArray[np.intp],
+    most: int,
+) -> bool:
     """Add up the items of one block, the first of which is ``start``.
 
     ``error`` is the bound of each query for all items met so far, hence for those of this block. Items that it
@@ -103,7 +133,7 @@ def _count_block(scorer, scores, start, error, query, item, own, ranks, most):
     return True
 
 
-def _count_above(scores, row, limits):
+def _count_above(scores: NDArray[Any], row: NDArray[np.intp], limits: NDArray[Any]) -> NDArray[np.intp]:
     """Numbers of scores above limits in the given rows, which ascend; both of shape (2, n_pairs)."""
     counts = np.empty(limits.shape, dtype=np.intp)
     ends = np.searchsorted(row, np.arange(len(scores) + 1))

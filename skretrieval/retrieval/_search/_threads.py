@@ -2,16 +2,20 @@
 
 import os
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 from joblib import cpu_count
 from threadpoolctl import ThreadpoolController
 
 
-def in_threads(function, arguments, *, products=False):
+def in_threads(
+    function: Callable[[Any], object], arguments: Sequence[Any], *, products: bool = False
+) -> None:
     """Call a function, which lets other threads run, with each argument.
 
     Parameters
@@ -41,7 +45,7 @@ _before: list[int] = []
 
 
 @contextmanager
-def _products_alone():
+def _products_alone() -> Iterator[None]:
     """Let BLAS multiply in the calling thread, until the last one of those who asked for it at the same time ends.
 
     ``threadpool_limits`` would leave one thread for good where two searches overlap: the second one takes the limit
@@ -62,7 +66,7 @@ def _products_alone():
                 _set_threads(_before)
 
 
-def _set_threads(numbers):
+def _set_threads(numbers: Sequence[int]) -> None:
     for library, number in zip(_blas(), numbers, strict=True):
         # By itself threadpoolctl lets nobody but the thread that came first set the number of a shared pool.
         release = getattr(library, "clear_controlling_thread", lambda **_: None)
@@ -71,7 +75,7 @@ def _set_threads(numbers):
         release(force=True)
 
 
-def _multiply_alone():
+def _multiply_alone() -> None:
     """Let BLAS multiply in this thread alone, where each thread has a number of its own."""
     for library in _blas():
         if getattr(library, "threading_layer", None) == "openmp":
@@ -79,5 +83,5 @@ def _multiply_alone():
 
 
 @lru_cache(maxsize=1)
-def _blas():
+def _blas() -> list[Any]:
     return ThreadpoolController().select(user_api="blas").lib_controllers

@@ -18,8 +18,8 @@ from skretrieval.evaluation import (
     reproduce,
     reproduce_on_folder,
     rerun,
+    stand_in,
 )
-from skretrieval.evaluation._fronts import block_ends, missing_weights, stand_in
 from skretrieval.evaluation._photo_set import load_photo_set
 from skretrieval.evaluation.papers import _reproduce
 from skretrieval.evaluation.papers._adapt import Adapter, split_in_halves
@@ -123,8 +123,8 @@ def test_rows_of_every_kind_of_collection_are_run(full_home):
 def test_ukbench_is_asked_as_the_paper_asks(full_home):
     (row,) = [row for row in paper_tables(["S003"]) if row.dataset == "ukbench" and row.settings.get("local")]
     assert row.evaluate_params == {"options": {"queries": "first"}}
-    front = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
-    pipeline = recipes.mac(extractor=front, whitening=None)
+    network = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
+    pipeline = recipes.mac(extractor=network, whitening=None)
     found = evaluate(pipeline, "ukbench", data_home=full_home, **row.evaluate_params)
     assert found.record["dataset"]["n_queries"] == 2
     every = evaluate(pipeline, "ukbench", data_home=full_home)
@@ -138,8 +138,8 @@ def test_what_is_there_is_run_and_the_rest_is_told(home, tmp_path):
     assert {dataset for _, dataset in run} == {"oxford5k", "paris6k"}
     one = run["S000 Table 5: GSW", "oxford5k"]
     row = next(row for row in paper_tables(["S000"]) if str(row) == "S000 Table 5: GSW")
-    front = stand_in(row.pipeline().named_steps["extractor"], "squeezenet1_1", "random", 64)
-    expected = evaluate(row.pipeline(front), "oxford5k", whitening_set="paris6k", data_home=home)
+    network = stand_in(row.pipeline().named_steps["extractor"], "squeezenet1_1", "random", 64)
+    expected = evaluate(row.pipeline(network), "oxford5k", whitening_set="paris6k", data_home=home)
     assert one.ours == expected.metrics["map"]["mean"]
     assert 0 < one.ours < 1
     assert one.standard_error == expected.metrics["map"]["standard_error"]
@@ -188,8 +188,8 @@ def test_a_sweep_is_what_evaluation_gives_at_each_point(home):
     for paper, argument, point in (("S000", "pooler__rho", 500), ("S004", "pooler__n_components", 128)):
         (sweep,) = [one for one in paper_sweeps([paper]) if one.argument == argument]
         (done,) = [one for one in run if one.row.method == f"{sweep.method}, {sweep.parameter} = {point}"]
-        front = stand_in(sweep.pipeline().named_steps["extractor"], "squeezenet1_1", "random", 64)
-        pipeline = sweep.pipeline(front).set_params(**{argument: point})
+        network = stand_in(sweep.pipeline().named_steps["extractor"], "squeezenet1_1", "random", 64)
+        pipeline = sweep.pipeline(network).set_params(**{argument: point})
         expected = evaluate(pipeline, sweep.dataset, data_home=home, **sweep.settings["evaluate"])
         ours = evaluations[str(done.row)]
         assert expected.differences(ours) == []
@@ -229,7 +229,7 @@ def test_descriptors_are_dropped_after_the_last_row_that_needs_them(home, monkey
     def spy(pipeline, dataset, *, workspace, **kwargs):
         found = evaluate(pipeline, dataset, workspace=workspace, **kwargs)
         settings = repr(pipeline.named_steps["extractor"]) + repr(pipeline.named_steps["pooler"])
-        kept.setdefault(settings, []).append((len(workspace._fronts), len(workspace._described)))
+        kept.setdefault(settings, []).append((len(workspace._encoders), len(workspace._described)))
         return found
 
     monkeypatch.setattr(_reproduce, "evaluate", spy)
@@ -288,19 +288,6 @@ def test_nothing_at_hand_fails_nothing(tmp_path):
     assert "no counterpart" in text
 
 
-def test_weights_that_are_missing_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    extractor = ConvFeatureExtractor("vgg16")
-    assert "vgg16-397923af.pth" in missing_weights(extractor)
-    assert missing_weights(extractor, download=True) is None
-    assert missing_weights(ConvFeatureExtractor("vgg16", weights=None)) is None
-    assert missing_weights(ConvFeatureExtractor("vgg16", weights=str(tmp_path / "a.pth"))).endswith("a.pth")
-    place = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
-    place.parent.mkdir(parents=True)
-    place.touch()
-    assert missing_weights(extractor) is None
-
-
 @pytest.fixture(scope="module")
 def things(tmp_path_factory):
     """Eight labels of four pictures."""
@@ -334,14 +321,14 @@ METHODS = ["gsw", "rmac", "multi_resolution_pfa", "ms_rmac", "mop_cnn"]
 def test_methods_on_a_folder(things, tmp_path):
     found = reproduce_on_folder(things, methods=METHODS, sweeps=False, **NETWORK)
     rows = {row.name: row for row in found.rows}
-    front = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
-    expected = halves_by_hand(recipes.gsw(extractor=front, whitening=None), things)
+    network = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
+    expected = halves_by_hand(recipes.gsw(extractor=network, whitening=None), things)
     assert rows["S000 GSW (512)"].ours == pytest.approx(np.mean(expected), abs=1e-9)
     assert rows["S000 GSW (512)"].printed["S000 Table 5", "oxford5k"] == pytest.approx(0.729)
     assert rows["S000 GSW (512)"].ours != rows["S000 GSW + QE (512)"].ours
     both = rows["S003 M-R l_j & l_j-1 (3072)"]
     layers = stand_in(recipes.multi_resolution_pfa().named_steps["extractor"], "squeezenet1_1", "random", 64)
-    ends = block_ends("squeezenet1_1")
+    ends = ConvFeatureExtractor("squeezenet1_1").block_ends()
     assert (layers.layers, layers.image_size) == ([ends[-1], ends[-2]], [84, 64, 44])
     pipeline = recipes.multi_resolution_pfa(extractor=layers, n_features=10_000)
     assert both.ours == pytest.approx(np.mean(halves_by_hand(pipeline, things)), abs=1e-9)
@@ -364,8 +351,8 @@ def test_sweeps_on_a_folder(things):
     )
     sweeps = {(str(one.sweep), one.sweep.dataset): one for one in found.sweeps}
     rho = sweeps["S000 Table 10: SJW, rho", "oxford5k"]
-    front = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
-    pipeline = recipes.sjw(extractor=front, whitening=None)
+    network = stand_in(ConvFeatureExtractor("vgg16", layers="pool5"), "squeezenet1_1", "random", 64)
+    pipeline = recipes.sjw(extractor=network, whitening=None)
     expected = [
         np.mean(halves_by_hand(pipeline.set_params(pooler__rho=point), things)) for point in (1, 10, 100, 500)
     ]
@@ -406,22 +393,9 @@ def test_a_folder_needs_labels(tmp_path, folder):
         reproduce_on_folder(folder, ["S7"])
 
 
-def test_layers_that_end_a_resolution():
-    assert block_ends("vgg16")[:5] == [
-        "features.3",
-        "features.8",
-        "features.15",
-        "features.22",
-        "features.29",
-    ]
-    assert block_ends("resnet18")[-2:] == ["layer3", "layer4"]
-    with pytest.raises(ValueError, match="are not known"):
-        block_ends("googlenet")
-
-
 def test_what_takes_the_place_of_a_papers_network():
     blocks = stand_in(recipes.ms_rmac().named_steps["extractor"], "squeezenet1_0", None, 100)
-    assert blocks.layers == block_ends("squeezenet1_0")
+    assert blocks.layers == ConvFeatureExtractor("squeezenet1_0").block_ends()
     assert blocks.weights == "DEFAULT"
     late = stand_in(recipes.late_fusion_rmac().named_steps["extractor"], None, None, 400)
     assert (late.backbone, late.image_size) == ("resnet50", [275, 400, 525])

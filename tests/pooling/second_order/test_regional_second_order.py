@@ -1,5 +1,6 @@
 """Regional second-order pooling (S004) as an estimator: reference end to end, region sets, retrieval, battery."""
 
+import inspect
 import pickle
 import re
 import sys
@@ -22,10 +23,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks as checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skretrieval._linalg import _streamed_axes
+from skretrieval._linalg import _principal_axes
 from skretrieval.datasets import make_feature_maps
 from skretrieval.extraction import ConvFeatureExtractor, FeatureMaps, ImageCrop
-from skretrieval.pooling import RegionalSecondOrderPooler
+from skretrieval.pooling import PoolerFusion, RegionalSecondOrderPooler
 from skretrieval.pooling._second_order import _region_pieces
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 
@@ -172,7 +173,7 @@ def test_row_blocks_do_not_matter(maps, monkeypatch):
     model = RegionalSecondOrderPooler(n_local=3, n_components=4)
     expected = model.fit_transform(maps)
     monkeypatch.setattr(
-        _streamed_axes, "row_blocks", lambda rows: [slice(i, i + 2) for i in range(0, len(rows), 2)]
+        _principal_axes, "row_blocks", lambda rows: [slice(i, i + 2) for i in range(0, len(rows), 2)]
     )
     assert_same_sets(clone(model).fit_transform(maps), expected, atol=1e-9)
 
@@ -195,10 +196,39 @@ def test_more_dimensions_than_the_data_has(maps, params, message):
 
 
 def test_as_many_dimensions_as_the_data_has(maps):
-    model = RegionalSecondOrderPooler(n_local=None, n_components=None).fit(maps[:3])
+    model = RegionalSecondOrderPooler(n_local="all", n_components=None).fit(maps[:3])
     n_regions = sum(map(len, model.transform(maps[:3])))
     assert model.n_local_ == 8
     assert model.n_components_ <= n_regions - 1
+
+
+def test_none_for_n_local_still_means_all_with_a_warning(maps):
+    expected = RegionalSecondOrderPooler(n_local="all", n_components=4).fit_transform(maps)
+    model = RegionalSecondOrderPooler(n_local=None, n_components=4)
+    with pytest.warns(FutureWarning, match='n_local=None .* write n_local="all"') as caught:
+        model.fit(maps)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert_same_sets(model.transform(maps), expected, atol=0)
+    fusion = PoolerFusion([("regions", clone(model))], combine="regions")
+    with pytest.warns(FutureWarning, match="n_local=None"):
+        fusion.fit(maps)
+
+
+def test_positional_parameters_still_work_with_a_warning():
+    with pytest.warns(FutureWarning, match="pass n_local, n_components, points by name") as caught:
+        old = RegionalSecondOrderPooler(2, 5, 6, "hessian")
+    assert caught[0].filename == __file__
+    new = RegionalSecondOrderPooler(2, n_local=5, n_components=6, points="hessian")
+    assert old.get_params() == new.get_params() == clone(old).get_params()
+    with pytest.warns(FutureWarning, match="regions by name"):
+        every = RegionalSecondOrderPooler(2, 5, 6, "grid", 10, 3, 0.1, "whole", order=1)
+    assert (every.n_max, every.n_min, every.reg, every.regions, every.order) == (10, 3, 0.1, "whole", 1)
+    kinds = [p.kind for p in inspect.signature(RegionalSecondOrderPooler).parameters.values()]
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 14
+    with pytest.raises(TypeError, match="positional arguments"):
+        RegionalSecondOrderPooler(2, 5, 6, "grid", 10, 3, 0.1, "whole", 1)
+    with pytest.warns(FutureWarning), pytest.raises(TypeError, match=r"multiple values for .* 'n_local'"):
+        RegionalSecondOrderPooler(2, 5, n_local=6)
 
 
 def test_n_local_is_bounded_by_the_number_of_regions():
@@ -667,9 +697,9 @@ class RegionalSecondOrderRows(RegionalSecondOrderPooler):
 
 
 BATTERY = [
-    RegionalSecondOrderRows(n_local=None, n_components=None, reg=0.1),
-    RegionalSecondOrderRows(n_local=None, n_components=None, order=1),
-    RegionalSecondOrderRows(n_local=None, n_components=None, reg=0.1, rectify=False, regions="whole"),
+    RegionalSecondOrderRows(n_local="all", n_components=None, reg=0.1),
+    RegionalSecondOrderRows(n_local="all", n_components=None, order=1),
+    RegionalSecondOrderRows(n_local="all", n_components=None, reg=0.1, rectify=False, regions="whole"),
 ]
 
 

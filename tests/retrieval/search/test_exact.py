@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skretrieval.retrieval._descriptors import DescriptorSet, ragged_arange, unit_rows
+from skretrieval._linalg import unit_rows
+from skretrieval._region_sets import ragged_arange
+from skretrieval.retrieval._descriptors import DescriptorSet
 from skretrieval.retrieval._search import _exact, _scorer
-from skretrieval.retrieval._search._exact import search
-from skretrieval.retrieval._search._scores import SCORERS
+from skretrieval.retrieval._search._exact import make_scorer, search
 
 METRICS = ["cosine", "euclidean", "manhattan"]
 TOLERANCE = {np.float32: 3e-6, np.float64: 1e-12}
@@ -96,7 +97,7 @@ def test_best_rows_are_the_best_pair(slow, make_regions, metric):
     G[0] = np.repeat(G[0][:1], 2, axis=0)
     query, item = (part.ravel() for part in np.indices((4, 6)))
     queries, gallery = prepared(Q, metric), prepared(G, metric)
-    rows = SCORERS[metric](queries, gallery).best_rows(query, item)
+    rows = make_scorer(metric, queries, gallery).best_rows(query, item)
     for q, g, query_row, gallery_row in zip(query, item, *rows):
         _, i, j = slow.best_pair(Q[q], G[g], metric)
         assert (query_row - queries.offsets[q], gallery_row - gallery.offsets[g]) == (i, j)
@@ -264,7 +265,7 @@ def test_many_dimensions_are_multiplied_in_float64(slow):
     # The bound of a float32 product of 9,000 numbers is too weak; the same neighbours must come out.
     Q, G = data(13, n=24, m=2, d=9000, dtype=np.float32)
     for metric in METRICS:
-        scorer = SCORERS[metric](prepared(Q, metric), prepared(G, metric))
+        scorer = make_scorer(metric, prepared(Q, metric), prepared(G, metric))
         assert scorer.coarse(0, 24).dtype == np.float64
         found = search(prepared(Q, metric), prepared(G, metric), 2, metric=metric)
         slow.assert_ranking(found, slow.distances(Q, G, metric), 2, 3e-6)
@@ -282,7 +283,7 @@ def test_coarse_scores_stay_within_their_bound(metric, kind):
     elif kind == "unlike regions":
         Q = [np.stack([row * np.float32(1e3), G[0] + np.float32(0.5)]) for row in Q]
     queries, gallery = prepared(Q, metric), prepared(G, metric)
-    scorer = SCORERS[metric](queries, gallery)
+    scorer = make_scorer(metric, queries, gallery)
     coarse = scorer.coarse(0, 500).astype(np.float64)
     query, item = (part.ravel() for part in np.indices((20, 500)))
     exact = scorer.pairs(query, item).reshape(20, 500)
@@ -301,8 +302,9 @@ def test_euclidean_bound_is_about_centred_rows(monkeypatch, make_regions, region
     monkeypatch.setattr(_scorer, "_SMALL_GALLERY", 0)
     Q = make_regions(5, 6, seed=17) if regions else data(17)[0]
     G = data(18)[1]
-    near = SCORERS["euclidean"](prepared(Q, "euclidean"), prepared(G, "euclidean"))
-    far = SCORERS["euclidean"](
+    near = make_scorer("euclidean", prepared(Q, "euclidean"), prepared(G, "euclidean"))
+    far = make_scorer(
+        "euclidean",
         prepared([item + 1e6 for item in Q] if regions else Q + 1e6, "euclidean"),
         prepared(G + 1e6, "euclidean"),
     )
@@ -331,7 +333,7 @@ def test_whole_rankings_are_stable_sorts(monkeypatch, metric, threads, scale):
     Q[0] = G[5]
     queries, gallery = prepared(Q * scale, metric), prepared(G * scale, metric)
     query, item = (part.ravel() for part in np.indices((9, 2500)))
-    exact = SCORERS[metric](queries, gallery).pairs(query, item).reshape(9, 2500)
+    exact = make_scorer(metric, queries, gallery).pairs(query, item).reshape(9, 2500)
     for k in (2500, 900):
         distances, indices = search(queries, gallery, k, metric=metric)
         np.testing.assert_array_equal(indices, np.argsort(-exact, axis=1, kind="stable")[:, :k])

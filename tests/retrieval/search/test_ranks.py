@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _base
-from skretrieval.retrieval._descriptors import DescriptorSet, unit_rows
+from skretrieval._linalg import unit_rows
+from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion, _label_ranks
+from skretrieval.retrieval._descriptors import DescriptorSet
 from skretrieval.retrieval._search import _ranks, _scorer
 from skretrieval.retrieval._search._exact import search
 from skretrieval.retrieval._search._ranks import count_ranks
@@ -101,7 +102,7 @@ def test_scores_with_and_without_rankings(monkeypatch, metric, wrapped):
         type(retriever), "_search", lambda self, q, k, own=None: calls.append(k) or search_of(self, q, k, own)
     )
     for share, expected in ((0, False), (10**9, True)):
-        monkeypatch.setattr(_base, "_COUNTED_SHARE", share)
+        monkeypatch.setattr(_label_ranks, "_COUNTED_SHARE", share)
         calls.clear()
         scores.append(retriever.score(X[:200], y[:200], sample_weight=weights))
         assert (1500 in calls) == expected

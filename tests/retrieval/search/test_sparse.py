@@ -11,12 +11,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.utils import estimator_checks, get_tags
 
+from skretrieval._linalg import unit_rows
 from skretrieval.datasets import make_feature_maps
 from skretrieval.pooling import BoWPooler
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
-from skretrieval.retrieval._descriptors import DescriptorSet, unit_rows
+from skretrieval.retrieval._descriptors import DescriptorSet
 from skretrieval.retrieval._search import _scorer
-from skretrieval.retrieval._search._sparse_scores import make_scorer
+from skretrieval.retrieval._search._exact import make_scorer
 
 METRICS = ["cosine", "euclidean", "manhattan"]
 

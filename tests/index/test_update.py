@@ -15,9 +15,8 @@ from PIL import Image
 
 from skretrieval import recipes
 from skretrieval.extraction import ConvFeatureExtractor, ImageCrop
+from skretrieval.index import ImageIndex, _pending
 from skretrieval.index import _image_index as _index
-from skretrieval.index import _pending
-from skretrieval.index._image_index import ImageIndex
 
 
 def content(index):

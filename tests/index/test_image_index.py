@@ -3,21 +3,14 @@
 import errno
 import json
 import os
-import tracemalloc
 
 import filelock
 import joblib
 import numpy as np
 import pytest
-from sklearn.base import clone
 
-from skretrieval._linalg import _axes as _linalg
-from skretrieval.index import _blocks, _pending, _update
+from skretrieval.index import ImageIndex, IndexedImage, _update, _writing
 from skretrieval.index import _image_index as _index
-from skretrieval.index._blocks import merge, write_blocks
-from skretrieval.index._image_index import ImageIndex, IndexedImage
-from skretrieval.index._pipeline import make_pipeline, resolve_settings, split_pipeline
-from skretrieval.postprocessing import _learned_whitening
 
 
 def rewrite_manifest(index, **changes):
@@ -121,7 +114,7 @@ def test_a_newer_format_says_what_to_do(index_copy, shared_photographs, run):
 
 def test_a_model_that_cannot_be_loaded_names_the_versions(index_copy, shared_photographs, run):
     manifest = json.loads((index_copy / "index.json").read_text())
-    record = _index.write_file(index_copy / "front-1.joblib", lambda stream: stream.write(b"no pickle"))
+    record = _writing.write_file(index_copy / "front-1.joblib", lambda stream: stream.write(b"no pickle"))
     manifest["files"]["front"] = record
     manifest["versions"]["scikit-learn"] = "0.1"
     (index_copy / "index.json").write_text(json.dumps(manifest))
@@ -145,7 +138,7 @@ def test_an_interrupted_write_leaves_the_old_index(index, photographs, run, draw
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_index, "write_model", fail)  # after the arrays are written, before index.json
+        patch.setattr(_writing, "write_model", fail)  # after the arrays are written, before index.json
         run("index", photographs, "--out", index, "--no-progress", fails=True)
     assert (index / "descriptors-2.npy").exists()
     (index / ".gallery-2.npy.tmp").write_bytes(b"as a killed process leaves it")
@@ -179,7 +172,7 @@ def test_a_model_without_a_parameter_of_this_release_names_the_versions(index_co
     manifest = json.loads((index_copy / "index.json").read_text())
     front = joblib.load(index_copy / "front-1.joblib")
     del front.steps[0][1].memory_dtype  # as an earlier release has written it
-    manifest["files"]["front"] = _index.write_model(index_copy / "front-1.joblib", front)
+    manifest["files"]["front"] = _writing.write_model(index_copy / "front-1.joblib", front)
     (index_copy / "index.json").write_text(json.dumps(manifest))
     output = run("search", index_copy, shared_photographs / "a" / "00.png", fails=True)
     assert "front-1.joblib cannot be loaded" in output
@@ -210,68 +203,6 @@ def test_region_sets_keep_their_rows():
     assert [len(rows) for rows in sets] == [2, 1, 3]
     np.testing.assert_array_equal(np.concatenate(sets), array)
 
-    kept = _update._rows(images, array)
-    np.testing.assert_array_equal(merged([kept["0.png"], kept["2.png"]]), array[[0, 1, 3, 4, 5]])
-
-
-def merged(items):
-    """Merge the rows of some images, which lie where they lie."""
-    blocks = list(merge([(item.source, item.start, item.stop) for item in items]))
-    places = np.concatenate([places for places, _ in blocks])
-    assert sorted(places) == list(range(len(places)))
-    return np.concatenate([rows for _, rows in blocks])[np.argsort(places)]
-
-
-@pytest.mark.parametrize("block", [1, 4, 2**20])
-def test_rows_from_several_arrays_and_files_are_merged_in_order(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(_blocks, "_BLOCK_ELEMENTS", block)
-    first, second = np.arange(6.0).reshape(3, 2), 10 + np.arange(4.0).reshape(2, 2)
-    np.save(tmp_path / "second.npy", second)
-    known = _update._rows([IndexedImage(name, 1, 1, "") for name in "aeb"], first)
-    known |= _update._rows([IndexedImage(name, 1, 1, "") for name in "dc"], tmp_path / "second.npy")
-    rows = merged([known[name] for name in sorted(known)])
-    np.testing.assert_array_equal(rows, [first[0], first[2], second[1], second[0], first[1]])
-
-
-def test_blocks_in_any_order_make_the_file_of_the_whole_array(tmp_path):
-    array = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
-    places = [[1, 2, 5], [0, 4, 8], [3, 6, 7]]
-    record = write_blocks(tmp_path / "blocks.npy", 9, [(np.array(own), array[own]) for own in places])
-    assert record["blake2b"] == _index.write_array(tmp_path / "whole.npy", array)["blake2b"]
-    assert sorted(os.listdir(tmp_path)) == ["blocks.npy", "whole.npy"]
-
-
-@pytest.mark.parametrize("whitening", ["none", "pca", "learned"])
-def test_the_arrays_are_never_in_memory(tmp_path, monkeypatch, whitening):
-    """From shards to the gallery, a small part of the descriptors at a time."""
-    for module in (_blocks, _linalg, _learned_whitening):
-        monkeypatch.setattr(module, "_BLOCK_ELEMENTS", 2**14)
-    rng = np.random.default_rng(0)
-    items, n_shards, n, d = [], 60, 200, 256
-    for shard in range(n_shards):
-        np.save(tmp_path / f"{shard}.npy", rng.normal(size=(n, d)).astype(np.float32))
-        # shard after shard takes every sixtieth place in the order of the paths
-        images = [IndexedImage(f"{row * n_shards + shard}", 1, 1, "", f"{row % 50}") for row in range(n)]
-        items += _update._rows(images, tmp_path / f"{shard}.npy").values()
-    items.sort(key=lambda item: int(item.image.path))
-    whole = np.stack([np.load(tmp_path / f"{shard}.npy") for shard in range(n_shards)], axis=1).reshape(-1, d)
-    settings = resolve_settings({"recipe": "crow", "whitening": whitening, "extractor": "squeezenet1_1"})
-    front, search = split_pipeline(make_pipeline(settings))
-    labels = [item.image.label for item in items]
-    expected = clone(search[:-1]).fit_transform(whole, labels)
-    pending = _pending.Pending(tmp_path)
-    pending.begin({}, fresh=True)
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    _update._write(tmp_path, tmp_path, items, settings, {}, pending, front, search)
-    peak = tracemalloc.get_traced_memory()[1] - before
-    tracemalloc.stop()
-    manifest = _index.read_manifest(tmp_path)
-    np.testing.assert_array_equal(_index.read_array(tmp_path, manifest, "descriptors"), whole)
-    gallery = _index.read_array(tmp_path, manifest, "gallery")
-    np.testing.assert_allclose(gallery, expected, rtol=1e-4, atol=1e-6)
-    assert peak < whole.nbytes / 2
-
 
 def test_image_index_from_python(index_copy, shared_photographs):
     loaded = ImageIndex(index_copy)
@@ -282,10 +213,3 @@ def test_image_index_from_python(index_copy, shared_photographs):
     assert indices.shape == distances.shape == (2, 12)
     assert indices[:, 0].tolist() == [4, 7]
     assert loaded.pipeline.score(loaded.files, loaded.labels) > 0
-
-
-def test_blocks_that_do_not_fit_together_are_refused(tmp_path):
-    blocks = [(np.arange(2), np.zeros((2, 3), np.float32)), (np.arange(2, 4), np.zeros((2, 3)))]
-    with pytest.raises(ValueError, match="do not form one array"):
-        write_blocks(tmp_path / "array.npy", 4, blocks)
-    assert not (tmp_path / "array.npy").exists()

@@ -6,46 +6,30 @@ reduction, and has the same bits.
 """
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from ._scorer import BLOCK_SIZE, coarse_dtype, slack
-from ._scores import SCORERS, Cosine, Euclidean, Manhattan
+from .._descriptors import DescriptorSet
+from ._distances import Euclidean, Manhattan
+from ._scorer import BLOCK_SIZE, Cosine, Scorer, coarse_dtype, slack
 
 # Stored gallery numbers times queries in one step of the Manhattan distance.
 _STEP = 2**20
 
 
-def make_scorer(metric, queries, gallery, same=False):
-    """Scorer of a metric for one block of queries and a dense or sparse gallery.
-
-    Parameters
-    ----------
-    metric : {"cosine", "euclidean", "manhattan"}
-        Metric.
-    queries, gallery : DescriptorSet
-        As :class:`~skretrieval.retrieval._search._scores.Scorer` takes them.
-    same : bool, default=False
-        Whether only regions of the same number are compared.
-
-    Returns
-    -------
-    Scorer
-    """
-    return (SPARSE_SCORERS if gallery.is_sparse else SCORERS)[metric](queries, gallery, same)
-
-
-def _squared_lengths(rows):
+def _squared_lengths(rows: Any) -> NDArray[np.float64]:
     """Squared Euclidean lengths of CSR rows."""
     squares = type(rows)((rows.data**2, rows.indices, rows.indptr), shape=rows.shape)
     return squares @ np.ones(rows.shape[1])
 
 
-class _SparseGallery:
+class _SparseGallery(Scorer):
     """What the scorers of sparse galleries share; ``same`` means nothing here, as all items have one row."""
 
-    def _set_coarse_rows(self):
+    def _set_coarse_rows(self) -> None:
         """Put the queries in columns, in the cheapest precision whose error bound is good enough."""
         # A sum has no more terms than a gallery row has numbers.
         n_terms = int(np.diff(self.gallery.rows.indptr).max())
@@ -57,25 +41,25 @@ class _SparseGallery:
         self.coarse_converts = self.fine_converts = False
         self.block_size, self.fine_block_size = max(self.block_size, BLOCK_SIZE), BLOCK_SIZE
 
-    def _part(self, low, high, dtype):
+    def _part(self, low: int, high: int, dtype: Any) -> Any:
         return self.gallery.rows[low:high].astype(dtype, copy=False)
 
     @staticmethod
-    def _sparse_products(part, columns):
+    def _sparse_products(part: Any, columns: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray((part @ columns).T)
 
 
 class SparseCosine(_SparseGallery, Cosine):
     """Cosine of sparse unit rows."""
 
-    def __init__(self, queries, gallery, same=False):
+    def __init__(self, queries: DescriptorSet, gallery: DescriptorSet, same: bool = False) -> None:
         super().__init__(queries, gallery, same)
         self._set_coarse_rows()
 
-    def _coarse_rows(self, low, high):
+    def _coarse_rows(self, low: int, high: int) -> NDArray[Any]:
         return self._sparse_products(self._part(low, high, self.coarse_columns.dtype), self.coarse_columns)
 
-    def known(self, scores):
+    def known(self, scores: NDArray[Any]) -> NDArray[np.bool_]:
         """Say that a zero is exact where no number is negative: the rows have no column in common.
 
         That is most of a gallery of histograms, whose ties need not be computed pair by pair.
@@ -84,7 +68,7 @@ class SparseCosine(_SparseGallery, Cosine):
         return zero if zero.any() and self._is_positive else np.zeros(scores.shape, dtype=bool)
 
     @cached_property
-    def _is_positive(self):
+    def _is_positive(self) -> bool:
         """Whether all numbers are zero or so far above it that no product of two vanishes."""
         smallest = [
             numbers.min(where=numbers != 0, initial=1.0)
@@ -92,7 +76,7 @@ class SparseCosine(_SparseGallery, Cosine):
         ]
         return min(smallest) > 1e-15
 
-    def _fine_rows(self, low, high):
+    def _fine_rows(self, low: int, high: int) -> NDArray[Any]:
         part = self._part(low, high, np.float64)
         return self._cosines(self._sparse_products(part, self.fine_columns), _squared_lengths(part))
 
@@ -100,14 +84,14 @@ class SparseCosine(_SparseGallery, Cosine):
 class SparseEuclidean(_SparseGallery, Euclidean):
     """Euclidean distance of sparse rows, which stay where they are: centring would fill them."""
 
-    def __init__(self, queries, gallery, same=False):
+    def __init__(self, queries: DescriptorSet, gallery: DescriptorSet, same: bool = False) -> None:
         super().__init__(queries, gallery, same)
         self._set_coarse_rows()
 
-    def find_centre(self):
+    def find_centre(self) -> float:
         return 0.0
 
-    def _coarse_rows(self, low, high):
+    def _coarse_rows(self, low: int, high: int) -> NDArray[Any]:
         part = self._part(low, high, np.float64)
         return self._distances(self._sparse_products(part, self.fine_columns), _squared_lengths(part))
 
@@ -115,15 +99,15 @@ class SparseEuclidean(_SparseGallery, Euclidean):
 class SparseManhattan(_SparseGallery, Manhattan):
     """Manhattan distance of sparse rows: ``sum_d |q| + sum over the numbers of g (|q - g| - |q|)``."""
 
-    def __init__(self, queries, gallery, same=False):
+    def __init__(self, queries: DescriptorSet, gallery: DescriptorSet, same: bool = False) -> None:
         super().__init__(queries, gallery, same)
         self._set_coarse_rows()
         self.dtype = np.dtype(np.float64)
 
-    def find_centre(self):
+    def find_centre(self) -> float:
         return 0.0
 
-    def _coarse_rows(self, low, high):
+    def _coarse_rows(self, low: int, high: int) -> NDArray[Any]:
         part = self._part(low, high, np.float64)
         ones = np.ones(part.shape[1])
         norms = abs(part) @ ones
@@ -147,8 +131,5 @@ class SparseManhattan(_SparseGallery, Manhattan):
             start = stop
         return scores
 
-    def _fine_rows(self, low, high):
+    def _fine_rows(self, low: int, high: int) -> NDArray[Any]:
         return self._coarse_rows(low, high)
-
-
-SPARSE_SCORERS = {"cosine": SparseCosine, "euclidean": SparseEuclidean, "manhattan": SparseManhattan}
