@@ -20,7 +20,7 @@ from .._region_sets import (
 
 
 class PowerNormalizer(DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
-    """Replace every entry x by sign(x) * |x| ** exponent.
+    """Replace every entry x by ``sign(x) * |x| ** exponent``.
 
     Exponents below one flatten bursts: a pattern repeated many times in a photograph (windows of a facade) no
     longer outweighs everything else in its descriptor. Usually followed by scikit-learn's

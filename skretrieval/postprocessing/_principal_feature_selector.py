@@ -76,7 +76,7 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
     -----
     The work that introduced it to image retrieval, to shorten multi-resolution R-MAC descriptors from 3072 to
     768, 384 or 320 entries, does not say how many axes it used; implementations of [1]_ use one less than the
-    number of features to keep. All n_features_in_ axes would be useless: the rows of an orthogonal matrix are
+    number of features to keep. All ``n_features_in_`` axes would be useless: the rows of an orthogonal matrix are
     all at the same distance, so that there is nothing to cluster, and :meth:`fit` refuses. That work clusters
     the loadings themselves, which is the default here, [1]_ their magnitudes.
 
