@@ -1,19 +1,24 @@
-"""Search with the tokens of a vision transformer: they become feature maps, and any pooler takes them.
+"""
+Search with the tokens of a vision transformer
+==============================================
+
+The tokens of the patches, put back to where the patches are, become feature maps, and any pooler takes them::
 
     python examples/vision_transformer_tokens.py
     python examples/vision_transformer_tokens.py --model timm:vit_small_patch14_dinov2.lvd142m
     python examples/vision_transformer_tokens.py --model hf:facebook/dinov2-small --image-size 518
 
-Without --model, a small torchvision transformer with random weights: it runs offline, in seconds. The other two need
-timm or transformers, and load weights from their hubs; NAME may be a local folder for hf, and --random builds the
-network without its weights. The gallery are the photographs that ship with scikit-image and scikit-learn, the queries
-crops, warps, blurred, relit and recompressed views of them.
+Without ``--model``, a small torchvision transformer with random weights: it runs offline, in seconds. The other two
+need timm or transformers, and load weights from their hubs; NAME may be a local folder for hf, and ``--random`` builds
+the network without its weights. The gallery are the photographs that ship with scikit-image and scikit-learn, the
+queries crops, warps, blurred, relit and recompressed views of them.
 """
 
 import argparse
 import inspect
 from functools import partial
 
+import matplotlib.pyplot as plt
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
@@ -27,6 +32,13 @@ from skretrieval.pooling import WeightedPooler
 from skretrieval.retrieval import NearestNeighborsRetriever
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what an extractor normalises by
+
+
+# %%
+# Tokens as maps
+# --------------
+# An extractor takes any module that gives maps (N, D, rows, columns) for images. What differs between libraries is how
+# the tokens are asked for.
 
 
 class TokenMaps(nn.Module):
@@ -76,6 +88,12 @@ class HuggingFaceTokens(TokenMaps):
         return self.transformer(pixel_values=images, **options).last_hidden_state
 
 
+# %%
+# Three sources of a transformer
+# ------------------------------
+# An extractor takes a function without arguments that builds the network, so that it can be cloned and saved.
+
+
 def small_transformer():
     """Return a network of two layers for images of 160 x 160 pixels, with random weights."""
     transformer = VisionTransformer(
@@ -120,6 +138,13 @@ def factory(model, pretrained):
     return partial(factories[library], name, pretrained=pretrained)
 
 
+# %%
+# The search
+# ----------
+# Tokens are positive and negative: poolers need ``rectify=False``, and a power mean that keeps the signs. What all
+# tokens have in common says nothing about the photograph: it is subtracted before the comparison.
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", help="timm:NAME or hf:NAME")
@@ -138,7 +163,6 @@ def main():
     gallery, queries = (list(extractor.fit_transform(images)) for images in (samples.images, views.images))
     print(f"{len(gallery)} photographs, {len(queries)} queries, maps of {gallery[0].shape}")
 
-    # tokens are positive and negative: rectify=False, and a power mean that keeps the signs
     poolers = {
         "mean": WeightedPooler(reduce="mean", rectify=False),
         "GeM with signs, p = 3": WeightedPooler(
@@ -146,11 +170,17 @@ def main():
         ),
         "GeM of the positive part, p = 3": WeightedPooler(reduce="power_mean"),
     }
-    # what all tokens have in common says nothing about the photograph: it is subtracted before the comparison
     search = make_pipeline(StandardScaler(with_std=False), Normalizer(), NearestNeighborsRetriever(5))
+    scores = {}
     for name, pooler in poolers.items():
         model = clone(search).fit(pooler.fit_transform(gallery), samples.labels)
-        print(f"mAP {model.score(pooler.transform(queries), labels):.3f}  {name}")
+        scores[name] = model.score(pooler.transform(queries), labels)
+        print(f"mAP {scores[name]:.3f}  {name}")
+
+    _, ax = plt.subplots(figsize=(7, 2), layout="constrained")
+    ax.barh(list(scores), list(scores.values()))
+    ax.set_xlabel("mAP")
+    plt.show()
 
 
 if __name__ == "__main__":

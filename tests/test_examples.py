@@ -1,5 +1,6 @@
 """The examples run as a user runs them."""
 
+import ast
 import importlib.util
 import os
 import subprocess
@@ -45,6 +46,16 @@ def test_compare_poolers():
     assert len(scores) == 15
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > 0.6
+
+
+def test_weights_and_regions():
+    assert run(EXAMPLES / "weights_and_regions.py").startswith("4 maps, the first of (64, ")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_begins_with_a_title(path):
+    first, second = ast.get_docstring(ast.parse(path.read_text("utf-8"))).splitlines()[:2]
+    assert second == "=" * len(first)
 
 
 def test_vision_transformer_tokens():

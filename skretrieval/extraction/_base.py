@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch.nn import functional
 
 from .._cache import as_memory, folder_of
+from .._doc_link import DocLinkMixin
 from .._region_sets import OutputMixin
 from ._feature_maps import FeatureMaps, Known
 from ._images import (
@@ -36,7 +37,7 @@ def _stored(key: str, maps: Any) -> Any:
     return maps
 
 
-class BaseExtractor(OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Photographs to feature maps: everything but the network.
 
     A subclass has the constructor parameters named in ``_parameter_constraints`` below, learns or loads its

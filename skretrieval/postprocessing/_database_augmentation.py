@@ -11,6 +11,7 @@ from sklearn.utils import Tags, gen_batches
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._doc_link import DocLinkMixin
 from .._linalg import l2_normalize, row_blocks
 from .._region_sets import reject_region_sets
 
@@ -20,7 +21,7 @@ _WHY_NO_REGIONS = "takes one descriptor per image; with regions, QueryExpansion 
 _BLOCK_ELEMENTS = 2**22
 
 
-class DatabaseAugmentation(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class DatabaseAugmentation(DocLinkMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Replace every database descriptor by a mean of itself and its nearest neighbours in the database.
 
     What query expansion does to a query at search time, this does to the gallery beforehand: a view that

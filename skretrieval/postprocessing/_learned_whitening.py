@@ -13,6 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
+from .._doc_link import DocLinkMixin
 from .._linalg import check_rank, flip_signs, principal_axes, project
 from .._region_sets import RegionSetsMixin, reject_region_sets
 
@@ -22,7 +23,7 @@ UNLABELLED = -1
 _BLOCK_ELEMENTS = 2**20
 
 
-class LearnedWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Whiten the differences between images of the same object, then rotate to what tells objects apart.
 
     With the scatter of same-label pairs ``C_S`` and of all the other pairs ``C_D``, the projection is ``P =

@@ -9,6 +9,7 @@ from sklearn.utils import Tags, check_array
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._doc_link import DocLinkMixin
 from .._linalg import check_rank, principal_axes, project
 from .._region_sets import (
     RegionSetsMixin,
@@ -18,7 +19,7 @@ from .._region_sets import (
 )
 
 
-class PCAWhitening(RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Project on the principal axes and divide by a power of the variance along each.
 
     Whitening removes the correlations between the channels of a network and lessens the weight of what many

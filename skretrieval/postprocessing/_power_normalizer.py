@@ -9,6 +9,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
+from .._doc_link import DocLinkMixin
 from .._linalg import signed_power
 from .._region_sets import (
     RegionSetsMixin,
@@ -18,8 +19,8 @@ from .._region_sets import (
 )
 
 
-class PowerNormalizer(RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
-    """Replace every entry x by sign(x) * |x| ** exponent.
+class PowerNormalizer(DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, BaseEstimator):
+    """Replace every entry x by ``sign(x) * |x| ** exponent``.
 
     Exponents below one flatten bursts: a pattern repeated many times in a photograph (windows of a facade) no
     longer outweighs everything else in its descriptor. Usually followed by scikit-learn's

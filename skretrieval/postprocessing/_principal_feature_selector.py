@@ -15,6 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._doc_link import DocLinkMixin
 from .._linalg import check_rank, principal_axes
 from .._region_sets import RegionSetsMixin, is_region_sets, split_region_sets, stack_region_sets
 
@@ -27,7 +28,7 @@ _DECIMALS = 10
 _TABLE_BYTES = 2**30
 
 
-class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
+class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, BaseEstimator):
     """Keep the entries of a descriptor that stand for the others.
 
     Every feature is described by its loadings on the first principal axes; the features are clustered by
@@ -75,7 +76,7 @@ class PrincipalFeatureSelector(RegionSetsMixin, SelectorMixin, BaseEstimator):
     -----
     The work that introduced it to image retrieval, to shorten multi-resolution R-MAC descriptors from 3072 to
     768, 384 or 320 entries, does not say how many axes it used; implementations of [1]_ use one less than the
-    number of features to keep. All n_features_in_ axes would be useless: the rows of an orthogonal matrix are
+    number of features to keep. All ``n_features_in_`` axes would be useless: the rows of an orthogonal matrix are
     all at the same distance, so that there is nothing to cluster, and :meth:`fit` refuses. That work clusters
     the loadings themselves, which is the default here, [1]_ their magnitudes.
 

@@ -13,6 +13,7 @@ from sklearn.utils import Tags, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from .._average_precision import average_precisions
+from .._doc_link import DocLinkMixin
 from ._descriptors import DescriptorSet
 from ._gallery_items import check_items, check_own
 from ._label_ranks import label_ranks
@@ -20,7 +21,7 @@ from ._label_ranks import label_ranks
 _DEFAULT_N_NEIGHBORS = 100
 
 
-class RetrieverMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+class RetrieverMixin(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Methods of a retriever, written once for the index and for the wrappers around it.
 
     A subclass gives ``_index``, ``_uses_own``, and ``_search`` and ``_ranks`` for checked queries.

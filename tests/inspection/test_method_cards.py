@@ -15,7 +15,7 @@ CARDS = {
     name: text
     for page in sorted((DOCS / "methods").glob("*.md"))
     for name, text in re.findall(
-        r"^### (\w+)\n(.*?)(?=^### |\Z)", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        r"^## (\w+)\n(.*?)(?=^## |\Z)", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
 }
 ESTIMATORS = {
@@ -57,7 +57,7 @@ def test_every_parameter_is_explained(name):
 
 
 def test_what_codebooks_share_is_explained_at_the_pages_head():
-    head = (DOCS / "methods" / "codebooks.md").read_text("utf-8").partition("### ")[0]
+    head = (DOCS / "methods" / "codebooks.md").read_text("utf-8").partition("\n## ")[0]
     for parameter in ("n_local", "points", "n_points", "sample_size", "random_state"):
         assert f"`{parameter}`" in head
 
@@ -124,7 +124,7 @@ def test_pictures_and_pages_belong_together():
 def test_links_between_cards_lead_somewhere():
     anchors = {
         page.name: {
-            heading.lower() for heading in re.findall(r"^### (\w+)$", page.read_text("utf-8"), re.MULTILINE)
+            heading.lower() for heading in re.findall(r"^## (\w+)$", page.read_text("utf-8"), re.MULTILINE)
         }
         for page in pages()
     }

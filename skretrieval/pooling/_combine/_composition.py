@@ -104,7 +104,8 @@ class PoolerComposition(BasePooler, _BaseComposition):
 
     @property
     def _learning_bytes(self) -> int:  # type: ignore[override]
-        return max(pooler._learning_bytes for _, pooler in self._named() if pooler._learns)
+        own = (pooler._learning_bytes for _, pooler in self._named() if pooler._learns)
+        return max(own, default=BasePooler._learning_bytes)
 
     @property
     def _describing_bytes(self) -> int:  # type: ignore[override]

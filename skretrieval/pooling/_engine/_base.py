@@ -12,6 +12,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
+from ..._doc_link import DocLinkMixin
 from ..._region_sets import OutputMixin
 from ...extraction import FeatureMaps
 from ._batches import (
@@ -26,7 +27,9 @@ from ._batches import (
 from ._cached import descriptor_cache
 
 
-class BasePooler(OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BasePooler(  # type: ignore[call-arg]
+    DocLinkMixin, OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Base class of all poolers, also of your own: implement :meth:`pool_maps`, and the rest is there.
 
     `fit`, `transform` and `fit_transform` take maps in every accepted form, check them (the entry with a NaN or
