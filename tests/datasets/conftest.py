@@ -287,3 +287,19 @@ def make():
         rar=rar,
         revisited=revisited,
     )
+
+
+@pytest.fixture
+def options(server, tmp_path):
+    return {
+        "data_home": tmp_path / "home",
+        "mirrors": server.base,
+        "progress": False,
+        "delay": 0.0,
+        "n_retries": 2,
+    }
+
+
+@pytest.fixture
+def offline(options):
+    return {"data_home": options["data_home"], "download_if_missing": False}

@@ -22,9 +22,9 @@ feature_maps = st.builds(
     seed=st.integers(0, 2**16),
     density=st.sampled_from([0.1, 0.5, 0.9, 1.0]),
 )
-EQUIVARIANT = {"sum", "spoc", "mac", "gem", "crow", "grmac"}  # f(a x) = a f(x)
+EQUIVARIANT = {"sum", "weighted", "spoc", "mac", "gem", "crow", "grmac"}  # f(a x) = a f(x)
 INVARIANT = {"rmac", "region_integration", "square_sum_rmac"}  # f(a x) = f(x)
-WITHOUT_POSITIONS = {"sum", "mac", "gem", "crow", "sjw"}
+WITHOUT_POSITIONS = {"sum", "weighted", "mac", "gem", "crow", "sjw"}
 WITHOUT_GRID = WITHOUT_POSITIONS | {"spoc", "adaptive_gaussian"}
 
 

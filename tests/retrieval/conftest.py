@@ -107,3 +107,13 @@ def make_regions():
         return [rng.normal(size=(m, d)).astype(dtype) for m in rng.integers(1, largest + 1, size=n)]
 
     return make
+
+
+@pytest.fixture
+def gallery():
+    return np.random.default_rng(0).normal(size=(30, 5))
+
+
+@pytest.fixture
+def queries():
+    return np.random.default_rng(1).normal(size=(4, 5))

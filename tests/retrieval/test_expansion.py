@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fixtures.distances import METRICS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,8 +10,6 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
-
-METRICS = ["cosine", "euclidean", "manhattan"]
 
 
 @pytest.fixture

@@ -1,42 +1,17 @@
-"""The retriever's contract: what goes in, what comes out, and what bad input is told."""
+"""The retriever's contract: what goes in and what comes out."""
 
 import re
 
 import numpy as np
 import pytest
+from fixtures.distances import METRICS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix
-from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
 
-from skretrieval.metrics import leave_one_out_map
 from skretrieval.retrieval import NearestNeighborsRetriever
-
-METRICS = ["cosine", "euclidean", "manhattan"]
-
-
-@pytest.fixture
-def gallery():
-    return np.random.default_rng(0).normal(size=(30, 5))
-
-
-@pytest.fixture
-def queries():
-    return np.random.default_rng(1).normal(size=(4, 5))
-
-
-def same_state(a, b):
-    """Bit-equal fitted attributes."""
-    for name in ("gallery_", "region_offsets_", "labels_"):
-        left, right = getattr(a, name), getattr(b, name)
-        assert (left is None) == (right is None), name
-        if left is not None:
-            assert left.dtype == right.dtype
-            assert_array_equal(left, right)
-    assert a.n_samples_fit_ == b.n_samples_fit_
-    assert a.n_features_in_ == b.n_features_in_
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -171,168 +146,6 @@ def test_numpy_integers_are_integers(gallery, queries):
     assert NearestNeighborsRetriever(np.int64(3)).fit(gallery).predict(queries).shape == (4, 3)
 
 
-# ---------------------------------------------------------------- growing and shrinking
-
-
-@pytest.mark.parametrize("regions", [False, True])
-@pytest.mark.parametrize("labels", [False, True])
-@pytest.mark.parametrize("metric", METRICS)
-def test_partial_fit_is_fit_on_the_whole(gallery, make_regions, metric, labels, regions):
-    X = make_regions(30, 5, seed=3) if regions else gallery
-    y = np.array(["tower", "bridge", "a longer label"])[np.arange(30) % 3] if labels else None
-    whole = NearestNeighborsRetriever(5, metric=metric).fit(X, y)
-    grown = NearestNeighborsRetriever(5, metric=metric)
-    for part in (slice(0, 4), slice(4, 5), slice(5, 30)):
-        assert grown.partial_fit(X[part], None if y is None else y[part]) is grown
-    same_state(grown, whole)
-    assert_array_equal(grown.predict(X), whole.predict(X))
-
-
-@pytest.mark.parametrize("regions", [False, True])
-@pytest.mark.parametrize("metric", METRICS)
-def test_remove_is_fit_without_the_rows(gallery, make_regions, metric, regions):
-    X = make_regions(30, 5, seed=4) if regions else gallery
-    y = np.arange(30) % 4
-    gone = [29, 0, 7, 7, 8]
-    keep = [i for i in range(30) if i not in gone]
-    rest = [X[i] for i in keep] if regions else X[keep]
-    expected = NearestNeighborsRetriever(5, metric=metric).fit(rest, y[keep])
-    shrunk = NearestNeighborsRetriever(5, metric=metric).fit(X, y)
-    assert shrunk.remove(gone) is shrunk
-    same_state(shrunk, expected)
-    assert_array_equal(shrunk.predict(X), expected.predict(X))
-    same_state(shrunk.remove([]), expected)
-    same_state(
-        shrunk.remove(np.int64(0)), NearestNeighborsRetriever(metric=metric).fit(rest[1:], y[keep][1:])
-    )
-
-
-def test_appending_regions_to_rows_and_rows_to_regions(gallery, make_regions):
-    sets = make_regions(6, 5, seed=5)
-    rows = [row[None] for row in gallery]
-    for first, second in ((gallery, sets), (sets, gallery)):
-        mixed = NearestNeighborsRetriever().fit(first).partial_fit(second)
-        items = rows + sets if first is gallery else sets + rows
-        same_state(mixed, NearestNeighborsRetriever().fit(items))
-
-
-@pytest.mark.parametrize("index", [30, -1, [0, 99], np.array([[3, 31]])])
-def test_removing_what_is_not_there(gallery, index):
-    retriever = NearestNeighborsRetriever().fit(gallery)
-    bad = max(np.ravel(index), key=abs)
-    with pytest.raises(IndexError, match=rf"Index {bad} is outside the gallery of 30 items \(0 to 29\)"):
-        retriever.remove(index)
-    assert retriever.n_samples_fit_ == 30
-
-
-def test_removing_everything_or_nonsense(gallery):
-    retriever = NearestNeighborsRetriever().fit(gallery)
-    with pytest.raises(ValueError, match="all 30 items"):
-        retriever.remove(np.arange(30))
-    for nonsense in ([0.5], np.ones(30, dtype=bool), ["a"]):
-        with pytest.raises(ValueError, match="must be integers"):
-            retriever.remove(nonsense)
-
-
-def test_labels_for_some_items_only(gallery):
-    with pytest.raises(ValueError, match=r"has labels, but .* none"):
-        NearestNeighborsRetriever().fit(gallery, np.zeros(30)).partial_fit(gallery)
-    with pytest.raises(ValueError, match=r"has no labels, but .* some"):
-        NearestNeighborsRetriever().fit(gallery).partial_fit(gallery, np.zeros(30))
-    with pytest.raises(ValueError, match=r"30.*29|29.*30"):
-        NearestNeighborsRetriever().fit(gallery, np.zeros(29))
-
-
-# ---------------------------------------------------------------- score
-
-
-@pytest.mark.parametrize("regions", [False, True])
-@pytest.mark.parametrize("strings", [False, True])
-@pytest.mark.parametrize("metric", METRICS)
-def test_score_is_the_mean_of_a_hand_loop(slow, gallery, queries, make_regions, metric, strings, regions):
-    X = make_regions(30, 5, seed=6) if regions else gallery
-    y = np.arange(30) % 4
-    wanted = np.array([2, 0, 9, 3])  # nothing in the gallery has label 9
-    weights = np.array([1.0, 2.0, 5.0, 0.5])
-    if strings:
-        names = np.array([f"label {i}" for i in range(10)])
-        y, wanted = names[y], names[wanted]
-    retriever = NearestNeighborsRetriever(2, metric=metric).fit(X, y)
-    expected = slow.distances(queries, X, metric)
-    ap = [
-        slow.average_precision([y[i] == label for i in slow.rank(row)])
-        for row, label in zip(expected, wanted)
-    ]
-    assert ap[2] == 0
-    rest = [0, 1, 3]
-    assert retriever.score(queries, wanted) == pytest.approx(np.mean([ap[i] for i in rest]), abs=1e-12)
-    weighted = np.average([ap[i] for i in rest], weights=weights[rest])
-    assert retriever.score(queries, wanted, sample_weight=weights) == pytest.approx(weighted, abs=1e-12)
-
-
-def test_score_with_more_queries_than_one_block(gallery):
-    # 30 x 2**23 / 30 queries would be one block: a huge gallery is imitated by many queries of a small one.
-    rng = np.random.default_rng(7)
-    X, y = rng.normal(size=(3000, 2)).astype(np.float32), rng.integers(0, 40, size=3000)
-    retriever = NearestNeighborsRetriever().fit(X, y)
-    ranking = retriever.kneighbors(X[:2900], 3000, return_distance=False)
-    relevant = y[ranking] == y[:2900, None]
-    order = np.arange(3000)
-    hits = np.cumsum(relevant, axis=1)
-    before = np.where(order == 0, 1.0, (hits - relevant) / np.maximum(order, 1))
-    ap = (relevant * (before + hits / (order + 1)) / 2).sum(axis=1) / relevant.sum(axis=1)
-    assert retriever.score(X[:2900], y[:2900]) == pytest.approx(ap.mean(), abs=1e-12)
-
-
-@pytest.mark.parametrize("kind", [np.int64, np.float64, object])
-def test_distractors_are_searched_and_nothing_else(slow, gallery, queries, kind):
-    # Labels -1 push positives down the ranking, but have no positives themselves and are no queries.
-    y = np.where(np.arange(30) % 3 == 0, -1, np.arange(30) % 4).astype(kind)
-    wanted = np.array([2, -1, 0, 3]).astype(kind)
-    retriever = NearestNeighborsRetriever().fit(gallery, y)
-    ap = [
-        slow.average_precision([y[i] == label for i in slow.rank(row)])
-        for row, label in zip(slow.distances(queries, gallery), wanted)
-    ]
-    assert retriever.score(queries, wanted) == pytest.approx(np.mean([ap[0], ap[2], ap[3]]), abs=1e-12)
-    assert retriever.score(queries[[0, 2, 3]], wanted[[0, 2, 3]]) == retriever.score(queries, wanted)
-    without = NearestNeighborsRetriever().fit(gallery[y != -1], y[y != -1])
-    assert without.score(queries, wanted) > retriever.score(queries, wanted)
-    with pytest.warns(UndefinedMetricWarning, match="mAP is undefined"):
-        assert np.isnan(retriever.score(queries, np.full(4, -1).astype(kind)))
-
-
-def test_the_string_of_the_distractor_label_is_a_label(gallery, queries):
-    y = np.array(["-1", "tower"])[np.arange(30) % 2]
-    retriever = NearestNeighborsRetriever().fit(gallery, y)
-    assert 0 < retriever.score(queries, ["-1"] * 4) < 1
-
-
-def test_leave_one_out_has_the_same_distractors(gallery):
-    y = np.where(np.arange(30) % 5 == 0, -1, np.arange(30) % 3)
-    everything = NearestNeighborsRetriever().fit(gallery, y).kneighbors(None, 29, return_distance=False)
-    relevant = y[everything] == y[:, None]
-    kept = [i for i in range(30) if y[i] != -1]
-    expected = [
-        np.mean([(sum(row[:r]) / r if r else 1) + sum(row[: r + 1]) / (r + 1) for r in np.flatnonzero(row)])
-        / 2
-        for row in relevant[kept]
-    ]
-    assert leave_one_out_map(NearestNeighborsRetriever(), gallery, y) == pytest.approx(
-        np.mean(expected), abs=1e-12
-    )
-
-
-def test_score_without_labels_or_positives(gallery, queries):
-    with pytest.raises(ValueError, match="fit with y"):
-        NearestNeighborsRetriever().fit(gallery).score(queries, [0, 0, 0, 0])
-    retriever = NearestNeighborsRetriever().fit(gallery, np.arange(30))
-    with pytest.warns(UndefinedMetricWarning, match="mAP is undefined"):
-        assert np.isnan(retriever.score(queries, [77, 78, 79, 80]))
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        retriever.score(queries, [0, 0])
-
-
 # ---------------------------------------------------------------- region sets
 
 
@@ -385,99 +198,6 @@ def test_best_regions_of_every_result(slow, make_regions, metric):
 
 def slow_sets(item):
     return np.atleast_2d(item)
-
-
-# ---------------------------------------------------------------- bad input (design 9)
-
-
-@pytest.mark.parametrize("method", ["fit", "partial_fit", "kneighbors", "predict", "transform"])
-@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "inf")])
-def test_nan_and_inf_are_named(gallery, make_regions, method, value, name):
-    retriever = NearestNeighborsRetriever().fit(gallery)
-    bad = gallery.copy()
-    bad[[17, 21], 2] = value
-    with pytest.raises(ValueError, match=rf"{name}.* in item 17 \(2 row"):
-        getattr(retriever, method)(bad)
-    regions = make_regions(9, 5, seed=13)
-    regions[6] = np.vstack([np.ones((2, 5)), np.full((1, 5), value)])
-    with pytest.raises(ValueError, match=rf"{name}.* in item 6, region 2"):
-        getattr(retriever, method)(regions)
-    with pytest.raises(ValueError, match=rf"{name}.* in item 17"):
-        getattr(retriever, method)(bad.astype(np.float32))
-
-
-def test_large_finite_values_are_no_infinity():
-    X = np.full((3, 4), 3e38, dtype=np.float32)
-    assert_allclose(NearestNeighborsRetriever().fit(X).gallery_, 0.5)
-    with np.errstate(over="ignore"):
-        huge = np.full((3, 4), 1e308)
-    assert_allclose(NearestNeighborsRetriever().fit(huge).gallery_, 0.5)
-
-
-@pytest.mark.parametrize("method", ["kneighbors", "predict", "transform", "partial_fit"])
-def test_numbers_of_features_that_differ(gallery, make_regions, method):
-    retriever = NearestNeighborsRetriever().fit(gallery)
-    with pytest.raises(ValueError, match=r"7 features.*5 features"):
-        getattr(retriever, method)(np.ones((2, 7)))
-    regions = make_regions(4, 5, seed=14)
-    regions[2] = np.ones((3, 8))
-    with pytest.raises(ValueError, match=r"Item 2 has 8 features.*expecting 5"):
-        getattr(retriever, method)(regions)
-    with pytest.raises(ValueError, match=r"Item 2 has 8 features, but item 0 has 5"):
-        retriever.fit(regions)
-
-
-def test_wrong_ranks(gallery):
-    retriever = NearestNeighborsRetriever().fit(gallery)
-    for method in (retriever.fit, retriever.predict):
-        with pytest.raises(ValueError, match="2D array, got 1D"):
-            method(gallery[0])
-        with pytest.raises(ValueError, match="dim 3"):
-            method(gallery[None])
-        with pytest.raises(ValueError, match=r"Item 1: expected 2 dimensions .* got 1"):
-            method([gallery[:2], gallery[0]])
-        with pytest.raises(ValueError, match=r"Item 1: expected 2 dimensions .* got 3"):
-            method([gallery[:2], gallery[None]])
-
-
-@pytest.mark.parametrize("method", ["fit", "predict", "kneighbors", "transform", "partial_fit"])
-def test_empty_input(gallery, method):
-    call = getattr(NearestNeighborsRetriever().fit(gallery), method)
-    with pytest.raises(ValueError, match="minimum of 1"):
-        call([])
-    with pytest.raises(ValueError, match="minimum of 1"):
-        call(np.empty((0, 5)))
-    with pytest.raises(ValueError, match="Item 1 has 0 regions"):
-        call([np.ones((2, 5)), np.empty((0, 5))])
-
-
-def test_before_fit(gallery):
-    retriever = NearestNeighborsRetriever()
-    calls = [retriever.kneighbors, lambda: retriever.predict(gallery), lambda: retriever.transform(gallery)]
-    calls += [lambda: retriever.remove([0]), lambda: retriever.score(gallery, np.ones(30))]
-    for call in calls:
-        with pytest.raises(NotFittedError):
-            call()
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"n_neighbors": 0}, "n_neighbors"),
-        ({"metric": "hamming"}, "metric"),
-        ({"engine": "magic"}, "engine"),
-        ({"engine_params": [1]}, "engine_params"),
-        (
-            {"engine_params": {"blocks": 3, "nprobe": 1}},
-            r"Unknown engine_params \['blocks', 'nprobe'\].*block_size",
-        ),
-        ({"engine_params": {"block_size": 0}}, r"engine_params\['block_size'\].*got 0"),
-        ({"engine_params": {"query_block_size": 2.5}}, r"engine_params\['query_block_size'\].*got 2.5"),
-    ],
-)
-def test_bad_parameters(gallery, params, message):
-    with pytest.raises(ValueError, match=message):
-        NearestNeighborsRetriever(**params).fit(gallery)
 
 
 @settings(max_examples=25, deadline=None)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fixtures.distances import METRICS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,8 +10,6 @@ from scipy.spatial.distance import cdist
 
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 from skretrieval.retrieval._search import _scorer
-
-METRICS = ["cosine", "euclidean", "manhattan"]
 
 
 @pytest.fixture(params=["small", "large"])

@@ -6,13 +6,12 @@ import tracemalloc
 import joblib
 import numpy as np
 import pytest
+from fixtures.distances import METRICS
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 from skretrieval.retrieval._half_precision import half_to_single
 from skretrieval.retrieval._search import _scorer
-
-METRICS = ["cosine", "euclidean", "manhattan"]
 
 
 @pytest.fixture(params=["small", "large"])

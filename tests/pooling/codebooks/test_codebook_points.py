@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
-from pooling.codebooks.test_codebooks import CASES, N_CHANNELS, training_maps
+from pooling.codebook_cases import CASES, N_CHANNELS, training_maps
 from references import codebooks as ref
 from references.maps import make_map, make_ragged
 from references.networks import counting_network, two_layer_network

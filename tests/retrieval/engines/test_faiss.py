@@ -7,6 +7,7 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+from fixtures.distances import METRICS
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
@@ -16,7 +17,6 @@ from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 
 faiss = pytest.importorskip("faiss", reason="the extra faiss (faiss-cpu) is not installed")
 
-METRICS = ["cosine", "euclidean", "manhattan"]
 INDEXES = {
     "flat": {"index": "flat"},
     "hnsw": {"index": "hnsw", "M": 16, "ef_construction": 64, "ef_search": 64},

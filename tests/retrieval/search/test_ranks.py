@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from fixtures.distances import METRICS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -15,8 +16,6 @@ from skretrieval.retrieval._descriptors import DescriptorSet
 from skretrieval.retrieval._search import _ranks, _scorer
 from skretrieval.retrieval._search._exact import search
 from skretrieval.retrieval._search._ranks import count_ranks
-
-METRICS = ["cosine", "euclidean", "manhattan"]
 
 
 def positions(ranking, query, item):

@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from fixtures.distances import METRICS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -18,8 +19,6 @@ from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 from skretrieval.retrieval._descriptors import DescriptorSet
 from skretrieval.retrieval._search import _scorer
 from skretrieval.retrieval._search._exact import make_scorer
-
-METRICS = ["cosine", "euclidean", "manhattan"]
 
 
 def make(n_neighbors=100, **params):
