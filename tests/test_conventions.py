@@ -21,24 +21,11 @@ FILES = sorted(
     if not {"build", "generated", "auto_examples"} & set(path.relative_to(ROOT).parts)
 )
 LONGEST_NAME, LONGEST_MODULE = 60, 400
-# Modules of docs that are longer for now, and how long they may be. The list only shrinks.
-TOO_LONG: dict[str, int] = {
-    "docs/pictures.py": 412,
-}
-
-
-def length(path):
-    return len((ROOT / path).read_text(encoding="utf-8").splitlines())
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_no_module_is_longer_than_400_lines(path):
-    assert length(path) <= TOO_LONG.get(str(path), LONGEST_MODULE)
-
-
-def test_the_list_of_long_modules_only_shrinks():
-    done = {path for path in TOO_LONG if not (ROOT / path).exists() or length(path) <= LONGEST_MODULE}
-    assert not done, f"take these out of TOO_LONG: {sorted(done)}"
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "tests"], ids=str)

@@ -145,7 +145,7 @@ def test_the_parts_of_a_pipeline_link_to_their_pages():
         assert f"/skretrieval.{page}.html" in html
 
 
-def test_included_files_of_the_root_keep_links_that_lead_somewhere(tmp_path):
+def test_included_files_of_the_root_keep_links_that_lead_on(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[project.urls]\nSource = "https://example.org/code"\n')
     (tmp_path / "CONTRIBUTING.md").write_text(
         "[a](docs/guide.md#saving) [b](LICENSE) [c](CHANGELOG.md) [d](https://example.org) [e](#here)\n"

@@ -23,9 +23,6 @@ def test_what_comes_can_be_described(oxford, options):
     assert len(list(maps)) == 2
 
 
-# options
-
-
 def test_the_data_home(monkeypatch, tmp_path, oxford, options):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "me"))

@@ -12,8 +12,6 @@ from skretrieval.datasets import (
     fetch_roxford5k,
 )
 
-# what is kept, and what is asked for again
-
 
 def test_nothing_is_fetched_twice(oxford, options, offline, server):
     first = fetch_oxford5k(**options)

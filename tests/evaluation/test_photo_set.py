@@ -1,4 +1,4 @@
-"""Tables of photographs: collections of queries, boxes, distractors, and what cannot be evaluated."""
+"""Tables of photographs, with queries and boxes, and what cannot be evaluated."""
 
 import warnings
 

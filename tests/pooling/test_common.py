@@ -258,11 +258,11 @@ def test_channels_differ_from_fit(pooler, maps, stacked):
     ids=["list", "tuple", "array", "tensor"],
 )
 def test_empty(pooler, maps, empty):
-    with pytest.raises(ValueError, match=r"(?i)empty|at least (one|1)|minimum of 1|0 (sample|item|map)"):
+    with pytest.raises(ValueError, match="0 feature maps"):
         pooler.fit(empty)
     pooler.fit(maps)
-    with pytest.raises(ValueError, match=r"(?i)empty|at least (one|1)|minimum of 1|0 (sample|item|map)"):
-        described(pooler, empty)
+    with pytest.raises(ValueError, match="0 feature maps"):
+        pooler.transform(empty)
 
 
 @pytest.mark.parametrize("shape", [(5, 0, 3), (5, 3, 0), (0, 3, 3)])

@@ -1,4 +1,4 @@
-"""Slow float64 references of search and query expansion, written from the formulas."""
+"""Slow float64 references of search and query expansion, written from the formulas; small galleries."""
 
 import math
 from types import SimpleNamespace

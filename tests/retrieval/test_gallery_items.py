@@ -20,9 +20,6 @@ def same_state(a, b):
     assert a.n_features_in_ == b.n_features_in_
 
 
-# ---------------------------------------------------------------- growing and shrinking
-
-
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("metric", METRICS)

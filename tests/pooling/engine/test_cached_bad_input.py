@@ -20,9 +20,6 @@ def test_channels_are_checked_where_nothing_is_extracted(tmp_path):
         fitted.transform(maps)
 
 
-# ---------------------------------------------------------------------- bad photographs
-
-
 @pytest.fixture
 def files(tmp_path):
     paths = [tmp_path / f"{index}.png" for index in range(6)]

@@ -141,7 +141,7 @@ def test_pandas_output_of_lazy_maps(pooler, lazy):
 
 
 def test_no_lazy_maps(pooler, lazy):
-    with pytest.raises(ValueError, match=r"(?i)empty|at least (one|1)|minimum of 1|0 (sample|item|map)"):
+    with pytest.raises(ValueError, match="0 feature maps"):
         pooler.fit(lazy[:0])
 
 

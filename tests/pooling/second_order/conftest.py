@@ -27,10 +27,6 @@ def stacked():
     return np.stack([make_map(6, 5, 7, seed=seed, density=0.4) for seed in range(12)])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Lazy maps and photographs
-
-
 @pytest.fixture(scope="module")
 def photographs():
     """Photographs of blobs, on noise; one of one colour."""
