@@ -72,7 +72,7 @@ class PoolerCase(NamedTuple):
     reference : callable or None
         From a map (K, H, W) to the float64 descriptor; of a pooler that learns, from the fitted pooler to that.
     learns : bool
-        Whether ``fit`` takes more from the maps than their number of channels, in one pass over all.
+        Whether ``fit`` takes more from the maps than their number of channels, and so reads all of them.
     n_images : int
         How many images it needs to learn from.
     output : {"table", "sets"}

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from pooling.cases import LEARNED
 from references.maps import SHAPES, make_map, make_ragged, special_maps
 from sklearn.base import clone
 
@@ -85,6 +86,16 @@ def test_one_channel(variant):
             actual = clone(variant.pooler).fit_transform([feature_map.astype(dtype)])
             assert actual.shape == (1, 1)
             assert_allclose(actual[0], expected, rtol=rtol, atol=np.finfo(dtype).eps * round_off)
+
+
+@pytest.mark.parametrize(
+    "learned", [case for case in LEARNED if case.reference], ids=lambda learned: learned.name
+)
+def test_what_was_learned_is_applied(learned):
+    maps = ragged_maps()
+    pooler = learned.make().fit(maps)
+    reference = learned.reference(pooler)
+    assert_allclose(pooler.transform(maps), [reference(own) for own in maps], rtol=1e-8, atol=1e-12)
 
 
 def test_many_channels(case):

@@ -75,6 +75,14 @@ def test_replaced_tests_have_a_replacement(own):
 # Kinds of input
 
 
+def test_output_for_as_few_images_as_it_needs(case, pooler, stacked):
+    output = pooler.fit_transform(stacked[: case.n_images])
+    assert isinstance(output, list) == (case.output == "sets")
+    assert len(output) == case.n_images
+    assert as_table(output).shape[1] == len(pooler.get_feature_names_out())
+    assert np.isfinite(as_table(output)).all()
+
+
 def test_batch_equals_one_at_a_time(pooler, maps):
     together = fitted(pooler, maps)
     apart = np.concatenate([described(pooler, [feature_map]) for feature_map in maps])
