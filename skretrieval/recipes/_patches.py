@@ -44,6 +44,10 @@ def neural_codes(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Babenko, Slesarev, Chigorin, Lempitsky, "Neural codes for image retrieval", ECCV 2014.
     """
     network = partial(PatchNetwork, backbone, layer=layer)
     extractor = ConvFeatureExtractor(network, weights=weights, image_size=256, random_state=0)
@@ -89,6 +93,10 @@ def mop_cnn(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Gong, Wang, Guo, Lazebnik, "Multi-scale orderless pooling of deep convolutional activation features", ECCV 2014.
     """
     network = partial(PatchNetwork, backbone, layer=layer, patches=(None, (128, 32), (64, 32)))
     extractor = ConvFeatureExtractor(network, weights=weights, image_size=256, random_state=0)
@@ -127,6 +135,11 @@ def patch_ckn(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Paulin, Douze, Harchaoui, Mairal, Perronnin, Schmid, "Local convolutional features with unsupervised training for
+    image retrieval", ICCV 2015.
     """
     extractor = ConvKernelExtractor(random_state=random_state)
     pooler = VLADPooler(n_clusters, points=points, random_state=random_state)

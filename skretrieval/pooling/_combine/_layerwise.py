@@ -16,8 +16,9 @@ from ._composition import PoolerComposition
 class LayerwisePooler(PoolerComposition):
     """Pool each map of a tuple (layers, resolutions) and combine the descriptors.
 
-    Concatenation over the layers of a network is S003's multi-layer form and, with `weights`, MS-RMAC; the sum
-    over resolutions is late fusion (Gordo et al.), the maximum and the power mean SuperGlobal's scale GeM.
+    Concatenation over the layers of a network is the multi-layer form of Seddati et al. (2017) and, with `weights`,
+    MS-RMAC; the sum over resolutions is late fusion (Gordo et al. 2017), the maximum and the power mean SuperGlobal's
+    scale GeM (Shao et al. 2023).
 
     Parameters
     ----------
@@ -61,9 +62,14 @@ class LayerwisePooler(PoolerComposition):
 
     References
     ----------
-    S003, section on multi-layer features; Gordo et al., "End-to-end learning of deep visual representations for
-    image retrieval", IJCV 2017 (late fusion of resolutions); Shao et al., "Global features are all you need for
-    image retrieval and reranking", ICCV 2023 (scale GeM).
+    Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
+    Workshops 2017, section 3.4 (layers side by side) and section 3.2 (MS-RMAC).
+
+    Gordo, Almazan, Revaud, Larlus, "End-to-end learning of deep visual representations for image retrieval",
+    International Journal of Computer Vision 2017 (late fusion of resolutions).
+
+    Shao, Chen, Karpur, Cui, Araujo, Cao, "Global features are all you need for image retrieval and reranking", ICCV
+    2023, section 3.1 (scale GeM).
 
     Examples
     --------

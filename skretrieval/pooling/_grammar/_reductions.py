@@ -101,7 +101,16 @@ def _fold_rows(maps: torch.Tensor) -> torch.Tensor:
 def power_mean_cells(
     maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None, p: float = 3.0
 ) -> torch.Tensor:
-    """Power mean ``(mean x^p)^(1/p)``: mean for p = 1, maximum for p = inf (S000 eq 12; GeM)."""
+    """Power mean ``(mean x^p)^(1/p)``: mean for p = 1, maximum for p = inf.
+
+    References
+    ----------
+    Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", IEEE Transactions on Pattern
+    Analysis and Machine Intelligence 2019, eq 3 (GeM).
+
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, eq 12 (GR-MAC).
+    """
     if not p >= 1:
         raise ValueError(f"p must be at least 1, got {p}.")
     if p == 1:
