@@ -242,7 +242,7 @@ class ConvKernelExtractor(BaseExtractor):
                 learned.append(learn_layer(patches, setting, rng))
             except ValueError as error:
                 raise ValueError(
-                    f"Layer {number} cannot be learned from the photographs given to fit: {error}. Give more "
+                    f"Layer {number} cannot be learned from the photographs given to fit: {error} Give more "
                     "(or more varied) photographs, or lower n_channels."
                 ) from error
         self.layers_ = learned

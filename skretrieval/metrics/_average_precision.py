@@ -58,8 +58,8 @@ def average_precision(
     ----------
     .. [1] Zhao, H. et al. (2021). Toward improving image retrieval via global saliency weighted feature.
        ISPRS International Journal of Geo-Information, 10(4), 249. Equation 25.
-    .. [2] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large vocabularies
-       and fast spatial matching. CVPR.
+    .. [2] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large
+       vocabularies and fast spatial matching. CVPR.
 
     Examples
     --------
@@ -110,8 +110,8 @@ def mean_average_precision(
 
     References
     ----------
-    .. [1] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large vocabularies
-       and fast spatial matching. CVPR.
+    .. [1] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large
+       vocabularies and fast spatial matching. CVPR.
 
     Examples
     --------

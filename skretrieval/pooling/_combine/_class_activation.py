@@ -123,9 +123,9 @@ class ClassActivationMask(BasePooler):
 
     def _check_parameters(self) -> None:
         if not isinstance(self.pooler, BasePooler):
-            raise TypeError(f"pooler must be a pooler of this package, got {type(self.pooler).__name__}")
+            raise TypeError(f"pooler must be a pooler of this package, got {type(self.pooler).__name__}.")
         if self.pooler._learns:
-            raise ValueError("ClassActivationMask takes poolers that learn nothing in fit")
+            raise ValueError("ClassActivationMask takes poolers that learn nothing in fit.")
         self.pooler._validate_params()
         self.pooler._check_parameters()
         if self.pooler._gives_region_sets:
@@ -153,7 +153,7 @@ class ClassActivationMask(BasePooler):
             given = "maps in memory" if extractor is None else f"those of a {type(extractor).__name__}"
             raise ValueError(
                 "backbone=None takes the classifier from the network that the maps come from: it needs the FeatureMaps "
-                f"of a ConvFeatureExtractor, got {given}"
+                f"of a ConvFeatureExtractor, got {given}."
             )
         # the weights by name, too: the key is of those that make maps, the classifier's are not among them
         network = f"{extractor.cache_key()}-{extractor.weights}"

@@ -101,7 +101,7 @@ class PoolerFusion(PoolerComposition):
         if tuples and single:
             raise ValueError(
                 f"PoolerFusion: {', '.join(map(repr, tuples))} take tuples of maps, but {', '.join(map(repr, single))} "
-                "single ones; LayerwisePooler makes a pooler of tuples out of a pooler of single maps"
+                "single ones; LayerwisePooler makes a pooler of tuples out of a pooler of single maps."
             )
 
     def _check_values(self, batch: Batch) -> None:

@@ -103,7 +103,7 @@ class LayerwisePooler(PoolerComposition):
         super()._check_parameters()
         for name, pooler in self._named():
             if pooler._layers:
-                raise ValueError(f"LayerwisePooler: {name!r} takes tuples of maps itself")
+                raise ValueError(f"LayerwisePooler: {name!r} takes tuples of maps itself.")
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
@@ -111,7 +111,7 @@ class LayerwisePooler(PoolerComposition):
         if not isinstance(self.poolers, list | tuple):
             named = [(f"map{i}", self.poolers) for i in range(len(channels))]
         elif len(named) != len(channels):
-            raise ValueError(f"{len(named)} poolers were given for tuples of {len(channels)} maps")
+            raise ValueError(f"{len(named)} poolers were given for tuples of {len(channels)} maps.")
         self._start_parts(named, [[count] for count in channels])
 
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
