@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody vouches for: nothing outside the folder, no links, no devices, no bombs."""
+"""Unpacking of untrusted archives: nothing outside the folder, no links, no devices, no bombs."""
 
 from __future__ import annotations
 

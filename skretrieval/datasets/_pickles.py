@@ -316,13 +316,13 @@ def load_revisited_ground_truth(path: str | os.PathLike) -> Bunch:
 def _names(value: Any, key: str) -> list[str]:
     names = value.ravel().tolist() if isinstance(value, np.ndarray) else list(value)
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{key} must be a list of names.")
+        raise ValueError(f"{key} must be a list of names, got {value!r:.80}.")
     return names
 
 
 def _query(index: int, entry: Any, n_images: int) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise ValueError(f"gnd[{index}] is no dict.")
+        raise ValueError(f"gnd[{index}] is no dict but {type(entry).__name__}.")
     query: dict[str, Any] = {}
     for key in ("easy", "hard", "junk"):
         values = np.asarray(entry[key]).ravel()
@@ -336,5 +336,5 @@ def _query(index: int, entry: Any, n_images: int) -> dict[str, Any]:
     box = entry.get("bbx")
     query["bbx"] = None if box is None else np.asarray(box, dtype=np.float64).ravel()
     if box is not None and (query["bbx"].size != 4 or not np.isfinite(query["bbx"]).all()):
-        raise ValueError(f"gnd[{index}]['bbx'] must be four numbers.")
+        raise ValueError(f"gnd[{index}]['bbx'] must be four numbers, got {box!r:.80}.")
     return query

@@ -58,7 +58,9 @@ def stand_in(
         return _with(other, random_state=0, **params)
     if backbone == "kernel":
         if weights is not None:
-            raise ValueError("weights are for networks; the kernel extractor learns from the photographs.")
+            raise ValueError(
+                f"weights={weights!r} are for networks; the kernel extractor learns from the photographs."
+            )
         if isinstance(other.layers, list) or isinstance(other.image_size, list):
             raise ValueError("several layers or resolutions need a network, not the kernel extractor.")
         size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}

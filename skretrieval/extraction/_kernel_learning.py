@@ -151,7 +151,7 @@ def spherical_kmeans(
     """
     _, first = np.unique(vectors.numpy(), axis=0, return_index=True)
     if len(first) < n_clusters:
-        raise ValueError(f"{len(first)} distinct patches are too few for {n_clusters} filters.")
+        raise ValueError(f"{len(first)} distinct patches for {n_clusters} filters are too few.")
     # np.unique sorts its rows; the order of the patches themselves does not depend on rounding
     chosen = rng.choice(np.sort(first), n_clusters, replace=False)
     centres = vectors[torch.from_numpy(chosen)].clone()

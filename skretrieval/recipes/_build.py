@@ -53,7 +53,7 @@ def describe_and_search(
     Raises
     ------
     ValueError
-        If `whitening` is an unknown word, or `n_components` was given without one for it to apply to.
+        If `whitening` is an unknown name, or `n_components` was given without one for it to apply to.
     TypeError
         If there is no such setting.
     """

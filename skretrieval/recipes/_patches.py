@@ -70,7 +70,7 @@ def mop_cnn(
     """Return MOP-CNN (Gong et al. 2014): fc7 of the photograph, and VLAD of fc7 over its patches at two scales.
 
     Longest side 256; windows of 128 and 64 pixels, 32 apart, each warped to 224 x 224: about 60 runs of the network
-    per photograph, three times in ``fit`` unless ``extractor__memory`` keeps the maps. 2048 whitened dimensions.
+    per photograph, three times in ``fit`` unless ``extractor__memory`` caches the maps. 2048 whitened dimensions.
     The authors first reduce each scale to 4096 dimensions by PCA; for up to 4096 photographs that is a rotation, to
     which the whitening of all is blind, and it is left out.
 

@@ -183,7 +183,7 @@ def reproduce(
     image_size : int, default=None
         Longest side; None for the papers'.
     memory : path, default=None
-        Where the maps are kept; None for a temporary folder, on the disk that ``TMPDIR`` names. Each photograph goes
+        Where the maps are cached; None for a temporary folder, on the disk that ``TMPDIR`` names. Each photograph goes
         through each network once (VGG16's pool5 of a photograph of 1024 pixels takes 1.5 MB).
     verbose : bool, default=False
         Show progress bars.

@@ -125,12 +125,15 @@ class ClassActivationMask(BasePooler):
         if not isinstance(self.pooler, BasePooler):
             raise TypeError(f"pooler must be a pooler of this package, got {type(self.pooler).__name__}.")
         if self.pooler._learns:
-            raise ValueError("ClassActivationMask takes poolers that learn nothing in fit.")
+            raise ValueError(
+                f"ClassActivationMask takes poolers that learn nothing in fit, got {self.pooler!r}."
+            )
         self.pooler._validate_params()
         self.pooler._check_parameters()
         if self.pooler._gives_region_sets:
             raise ValueError(
-                "ClassActivationMask: its pooler gives region sets, but has to give one descriptor per image."
+                "ClassActivationMask takes poolers that give one descriptor per image, but region sets are what "
+                f"{self.pooler!r} gives."
             )
 
     def _start(self, channels: list[int]) -> None:

@@ -117,7 +117,9 @@ class PoolerComposition(BasePooler, _BaseComposition):
             if not self.poolers:
                 raise ValueError(f"{title} needs at least one (name, pooler), got an empty list.")
             if not all(isinstance(part, tuple | list) and len(part) == 2 for part in self.poolers):
-                raise ValueError(f"{title}: poolers must be a list of (name, pooler) tuples.")
+                raise ValueError(
+                    f"{title}: poolers must be a list of (name, pooler) tuples, got {self.poolers!r}."
+                )
             self._validate_names([name for name, _ in self.poolers])
         for name, pooler in self._named():
             if not isinstance(pooler, BasePooler):

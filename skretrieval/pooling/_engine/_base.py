@@ -258,7 +258,7 @@ class BasePooler(  # type: ignore[call-arg]
         Parameters
         ----------
         X : FeatureMaps or sequence of maps
-            Where the extractor has a `memory` that keeps descriptors, it is looked at and added to.
+            Where the extractor has a `memory` that caches descriptors, it is looked at and added to.
         describe : callable, default=None
             Takes the place of `_describe`, and gives `RegionRows`.
 
