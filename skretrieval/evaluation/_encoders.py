@@ -1,4 +1,4 @@
-"""Extractors in the place of a paper's: another network, other weights, another size."""
+"""Extractors that replace a paper's: another network, other weights, another size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stand_in(
     image_size: int | None = None,
     **params: Any,
 ) -> Any:
-    """Put another network where a recipe has its own: last layers for last layers, sizes in proportion.
+    """Replace the network of a recipe by another: last layers for last layers, sizes in proportion.
 
     Parameters
     ----------

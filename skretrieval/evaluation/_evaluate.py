@@ -174,7 +174,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Task:
-    """What is evaluated on: a collection, its distractors, what to learn from, and the choices."""
+    """The collection, distractors, learning sets and options of an evaluation."""
 
     photographs: PhotoSet
     whole: PhotoSet  # with the distractors, and queries as they are asked

@@ -1,4 +1,4 @@
-"""Fitting a Pipeline here and searching there, with everything that two Pipelines share done once."""
+"""Fit Pipelines on one collection and search another; what Pipelines share is computed once."""
 
 from __future__ import annotations
 

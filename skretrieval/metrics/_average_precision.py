@@ -56,8 +56,8 @@ def average_precision(
 
     References
     ----------
-    .. [1] Zhao, H. et al. (2021). Toward improving image retrieval via global saliency weighted feature.
-       ISPRS International Journal of Geo-Information, 10(4), 249. Equation 25.
+    .. [1] Zhao, H., Wu, J., Zhang, D. and Liu, P. (2021). Toward improving image retrieval via global saliency weighted
+       feature. ISPRS International Journal of Geo-Information, 10(4), 249. Equation 25.
     .. [2] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large
        vocabularies and fast spatial matching. CVPR.
 

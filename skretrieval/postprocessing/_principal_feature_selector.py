@@ -29,7 +29,7 @@ _TABLE_BYTES = 2**30
 
 
 class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, BaseEstimator):
-    """Keep the entries of a descriptor that stand for the others.
+    """Select the entries of a descriptor that represent the others.
 
     Every feature is described by its loadings on the first principal axes; the features are clustered by
     k-means into `n_features` groups of similar loadings, and the one nearest to the centre of each group is

@@ -88,7 +88,7 @@ class RegionRows(NamedTuple):
 
 @contextmanager
 def one_thread(maps: torch.Tensor, unless: bool = False) -> Iterator[None]:
-    """Run torch's operations on `maps` in the calling thread alone, if they are on the CPU; not so `unless`.
+    """Run torch's operations on `maps` in the calling thread alone, if they are on the CPU and not `unless`.
 
     An operation of pooling takes fractions of a millisecond, and at its end the threads of a team wait for each
     other. By OpenMP's default they wait actively: where another process, or the limit of a container, keeps one of

@@ -51,6 +51,11 @@ def max_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | Non
     The maximum over a box is that over its rows and then over its columns. Along either side the borders of all boxes
     cut the map into stripes; every cell is read once for the maxima of the stripes, and the maximum of a box is that
     of the stripes it consists of.
+
+    References
+    ----------
+    Tolias, Sicre, Jegou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR 2016 (MAC and
+    R-MAC).
     """
     maps = _weighted(maps, spatial)
     if _is_whole(boxes, maps):
@@ -160,7 +165,7 @@ def regional_power_mean_cells(
     region_p: float = 2.5,
     window: int = 5,
 ) -> torch.Tensor:
-    """Power mean of cells that are half themselves, half the power mean of their neighbourhood (regional GeM).
+    """Power mean of cells that were averaged with the power mean of their neighbourhood (regional GeM).
 
     ``x'_p = x_p / 2 + (mean over q around p of x_q^region_p)^(1 / region_p) / 2`` over the whole map, weighted cells
     if there are weights, then the power mean of exponent `p` over each region. Beyond the border the map is mirrored

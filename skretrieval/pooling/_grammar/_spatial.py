@@ -57,7 +57,7 @@ def crow(maps: torch.Tensor) -> torch.Tensor:
 
 
 def activation_norm(maps: torch.Tensor) -> torch.Tensor:
-    """Euclidean norm over channels: how strongly a cell answers, whatever to.
+    """Euclidean norm over channels: how strongly a cell responds, in whatever channels.
 
     With ``reduce="sum"`` the weighted SPoC of HOW, without its smoothing and reduction of the local descriptors (both
     of which need training). Defined for maps with negative activations, too.

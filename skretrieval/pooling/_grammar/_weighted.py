@@ -78,6 +78,11 @@ class WeightedPooler(TermParameters, SpecPooler):
     region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
 
+    References
+    ----------
+    The functions behind the names, in ``skretrieval.pooling.spatial``, ``channel``, ``regions`` and ``reductions``,
+    cite the publication of each term.
+
     Examples
     --------
     CroW's weights over R-MAC's regions, which nobody has published:

@@ -242,7 +242,7 @@ class StreamedVariance:
         self.square = np.zeros(size)  # sum of squared differences from the mean
 
     def update(self, rows: np.ndarray) -> None:
-        """Add rows (N, size): the moments of both parts, and what their means differ by."""
+        """Add rows (N, size): combine the moments of both parts and the difference of their means."""
         n = len(rows)
         mean = rows.mean(axis=0)
         gap = mean - self.mean
