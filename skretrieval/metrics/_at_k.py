@@ -114,7 +114,7 @@ def recall_at_k(
     References
     ----------
     .. [1] Jegou, H., Douze, M. and Schmid, C. (2011). Product quantization for nearest neighbor search. IEEE
-       Transactions on Pattern Analysis and Machine Intelligence. (Recall at rank k of one neighbour, from which "any" stems.)
+       Transactions on Pattern Analysis and Machine Intelligence. (Recall at k of one neighbour: "any".)
 
     Examples
     --------
