@@ -98,8 +98,8 @@ POOLERS = [
     SJWPooler(),
     WeightedPooler(),
     PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4]),
-    # rows are 1x1 maps, where S001's channel weight log(K / 2) leaves nothing of the battery's two columns to whiten;
-    # the whitening is that of RMACPooler below
+    # rows are 1x1 maps, where the channel weight log(K / 2) of region integration leaves nothing of the battery's two
+    # columns to whiten; the whitening is that of RMACPooler below
     RegionIntegrationPooler(whiten=False),
     AdaptiveGaussianPooler(),
     SquareSumRMACPooler(),

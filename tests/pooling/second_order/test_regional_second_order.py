@@ -1,4 +1,4 @@
-"""Regional second-order pooling (S004) as an estimator: reference end to end, region sets, retrieval, battery."""
+"""Regional second-order pooling as an estimator: reference end to end, region sets, retrieval, battery."""
 
 import inspect
 import pickle
