@@ -43,38 +43,44 @@ LAYERS = {
 }
 # What the papers claim, as a comparison of two recipes in one column of the table.
 CLAIMS = [
-    ("S000", "GR-MAC is better than R-MAC", "grmac", "rmac", "mAP"),
-    ("S000", "SJW is better than CroW", "sjw", "crow", "mAP"),
-    ("S000", "the fusion GSW is better than GR-MAC", "gsw", "grmac", "mAP"),
-    ("S000", "the fusion GSW is better than SJW", "gsw", "sjw", "mAP"),
-    ("S001", "region integration is better than CroW", "region_integration", "crow", "mAP"),
+    ("Zhao et al. (2021)", "GR-MAC is better than R-MAC", "grmac", "rmac", "mAP"),
+    ("Zhao et al. (2021)", "SJW is better than CroW", "sjw", "crow", "mAP"),
+    ("Zhao et al. (2021)", "the fusion GSW is better than GR-MAC", "gsw", "grmac", "mAP"),
+    ("Zhao et al. (2021)", "the fusion GSW is better than SJW", "gsw", "sjw", "mAP"),
+    ("Liao et al. (2022)", "region integration is better than CroW", "region_integration", "crow", "mAP"),
     (
-        "S001",
+        "Liao et al. (2022)",
         "region integration, whitened, is better than R-MAC, whitened",
         "region_integration",
         "rmac",
         "whitened",
     ),
-    ("S002", "adaptive Gaussian is better than CroW", "adaptive_gaussian", "crow", "mAP"),
-    ("S002", "adaptive Gaussian is better than SPoC", "adaptive_gaussian", "spoc", "mAP"),
+    ("Wang et al. (2018)", "adaptive Gaussian is better than CroW", "adaptive_gaussian", "crow", "mAP"),
+    ("Wang et al. (2018)", "adaptive Gaussian is better than SPoC", "adaptive_gaussian", "spoc", "mAP"),
     (
-        "S003",
+        "Seddati et al. (2017)",
         "early fusion of resolutions and layers, selected, beats late fusion",
         "multi_resolution_pfa",
         "late_fusion_rmac",
         "mAP",
     ),
-    ("S003", "several resolutions beat one (R-MAC)", "late_fusion_rmac", "rmac", "mAP"),
-    ("S003", "local descriptors do not help", "multi_resolution_pfa", "multi_resolution_pfa+local", "mAP"),
+    ("Seddati et al. (2017)", "several resolutions beat one (R-MAC)", "late_fusion_rmac", "rmac", "mAP"),
     (
-        "S004",
+        "Seddati et al. (2017)",
+        "local descriptors do not help",
+        "multi_resolution_pfa",
+        "multi_resolution_pfa+local",
+        "mAP",
+    ),
+    (
+        "Jeong et al. (2017)",
         "regional second order is better than R-MAC, whitened",
         "regional_second_order",
         "rmac",
         "whitened",
     ),
     (
-        "S004",
+        "Jeong et al. (2017)",
         "regional second order is better than CroW, whitened",
         "regional_second_order",
         "crow",
@@ -259,7 +265,7 @@ def main() -> None:
         f"`python benchmarks/quality.py --assets FOLDER --size {options.size}{other}`",
         "",
         f"{len(labels)} photographs of {len(np.unique(labels))} objects ({folder.name}), longest side {options.size} "
-        "where the method has no size of its own, three resolutions in S003's proportions. "
+        "where the method has no size of its own, three resolutions in the proportions of Seddati et al. (2017). "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, scikit-learn {sklearn.__version__}, "
         f"{torch.get_num_threads()} threads.",
         "",

@@ -39,6 +39,11 @@ def ap_from_relevance(
     ValueError
         If the shapes do not fit, fewer positives exist than were found, or the method is unknown.
 
+    References
+    ----------
+    .. [1] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large
+       vocabularies and fast spatial matching. CVPR. ("trapezoid".)
+
     Examples
     --------
     >>> from skretrieval.metrics import ap_from_relevance

@@ -65,7 +65,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def move_into_place(finished: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Give what was finished under another name its own, in one step: a file, or a folder that is not there yet.
+    """Rename a finished file or folder to its final name in one step; a folder must not be there yet.
 
     Parameters
     ----------

@@ -35,6 +35,7 @@ def module(name):
     return example
 
 
+@pytest.mark.slow
 def test_search_photographs(tmp_path):
     printed = run(EXAMPLES / "search_photographs.py", tmp_path / "page.html")
     assert float(printed.split("mAP ")[1].split()[0]) > 0.8

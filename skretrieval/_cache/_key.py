@@ -1,4 +1,4 @@
-"""What the descriptors of a pooler depend on, as a name for those that are cached on disk.
+"""Keys of cached descriptors: hashes of all that the descriptors of a pooler depend on.
 
 Two poolers have one name only if they describe alike. Where that cannot be told there is no name, and nothing is
 cached: a function of the user's has the same name after its body was changed.
@@ -21,7 +21,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 class NamelessError(TypeError):
-    """Something that cannot be told from something else."""
+    """A function, class or object without a name by which a later process could recognise it."""
 
 
 def pooler_key(pooler: Any, fitted: bool = True) -> bytes | None:
@@ -50,7 +50,7 @@ def pooler_key(pooler: Any, fitted: bool = True) -> bytes | None:
 
 
 def feed(digest: Any, value: Any, fitted: bool = False) -> None:
-    """Add a value to a hash, its type included: 1, 1.0, True and ``np.float64(1)`` may be computed with differently.
+    """Add a value and its type to a hash: 1, 1.0, True and ``np.float64(1)`` may give different results.
 
     Parameters
     ----------

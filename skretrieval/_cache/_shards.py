@@ -179,7 +179,7 @@ def _check(shard: Shard) -> None:
         and (shard.rows is None or (shard.rows.ndim == 2 and len(shard.rows) == shard.counts.sum()))
     )
     if not fitting:
-        raise ValueError("its parts do not fit together")
+        raise ValueError("its parts do not fit together.")
 
 
 _READERS: OrderedDict[str, DescriptorReader] = OrderedDict()

@@ -1,4 +1,4 @@
-"""Principal axes that were found, and what is made of them."""
+"""Fitted principal axes: their rank and signs, and PCA-whitening along them."""
 
 from __future__ import annotations
 

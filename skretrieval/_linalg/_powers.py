@@ -54,7 +54,7 @@ def root(mean: torch.Tensor, p: float, signed: bool = False) -> torch.Tensor:
 
 
 def without_rounding(mean: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """Set to zero what signs that cancel have left of terms of this mean magnitude."""
+    """Set to zero the means in which terms of both signs, of this mean magnitude, cancelled but for rounding."""
     return torch.where(mean.abs() > _CANCELLED * magnitude, mean, 0)
 
 

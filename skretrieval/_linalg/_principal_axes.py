@@ -234,7 +234,7 @@ def _rank(eigenvalues: np.ndarray, n: int, size: int, noise: float = 0.0) -> int
 def _axes_of_rows(
     centred: np.ndarray, eigenvalues: np.ndarray, vectors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make principal axes (d, D), with their variances, of eigenvectors (d, n) of the Gram matrix of centred rows."""
+    """Return principal axes (d, D) and variances from eigenvectors (d, n) of the Gram matrix of centred rows."""
     divisor = max(1, len(centred) - 1)
     components = (vectors @ centred) / np.sqrt(eigenvalues * divisor)[:, None]
     if len(eigenvalues) and eigenvalues[-1] < _GRAM_RATIO * eigenvalues[0]:

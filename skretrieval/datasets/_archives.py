@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody vouches for: nothing outside the folder, no links, no devices, no bombs."""
+"""Unpacking of untrusted archives: nothing outside the folder, no links, no devices, no bombs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def extract(
         except Exception as error:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, _BROKEN):
-                raise DamagedArchive(f"{archives[0]} is damaged: {error or type(error).__name__}.") from error
+                reason = str(error).removesuffix(".") or type(error).__name__
+                raise DamagedArchive(f"{archives[0]} is damaged: {reason}.") from error
             raise
     move_into_place(partial, folder)
 
@@ -160,7 +161,7 @@ class _Writer:
                     raise self.refuse(name, f"is larger than the {size:,} bytes that it states")
                 out.write(chunk)
         if left:
-            raise EOFError(f"{name} ends {left:,} bytes early")
+            raise EOFError(f"{name} ends {left:,} bytes early.")
         self.written += size
         self.advance(1)
 

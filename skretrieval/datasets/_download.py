@@ -163,9 +163,9 @@ def _attempt(url: str, part: Path, transfer: Transfer, name: str, any_server: bo
                 return  # all of it has arrived already
             if error.code == 416:
                 _discard(part)
-                raise ConnectionError("the server's file has changed") from error
+                raise ConnectionError("the server's file has changed.") from error
             kind: type[OSError] = ConnectionError if error.code in _RETRIED else _OtherServer
-            raise kind(f"HTTP {error.code} {error.reason}") from error
+            raise kind(f"HTTP {error.code} {error.reason}.") from error
     with response:
         length = response.headers.get("Content-Length")
         total = None if length is None else int(length)
@@ -175,7 +175,7 @@ def _attempt(url: str, part: Path, transfer: Transfer, name: str, any_server: bo
             if match is None or int(match[1]) != offset or known.get("total", total) not in (None, total):
                 response.close()
                 _discard(part)
-                raise ConnectionError("the server continued another file")
+                raise ConnectionError("the server continued another file.")
         else:
             offset = 0
         _check_space(part, None if total is None else total - offset)
@@ -202,7 +202,7 @@ def _attempt(url: str, part: Path, transfer: Transfer, name: str, any_server: bo
             out.flush()
             os.fsync(out.fileno())
     if total is not None and _size(part) != total:  # http.client is silent when a connection ends early
-        raise ConnectionError(f"the connection was cut after {_size(part):,} of {total:,} bytes")
+        raise ConnectionError(f"the connection was cut after {_size(part):,} of {total:,} bytes.")
 
 
 def _verify(part: Path, name: str, sha256: str | None) -> str:
@@ -212,10 +212,10 @@ def _verify(part: Path, name: str, sha256: str | None) -> str:
     expected = _STARTS.get(Path(name).suffix, b"")
     if not head.startswith(expected) or _PAGE.match(head):
         what = "a web page" if _PAGE.match(head) else f"no {Path(name).suffix} file"
-        raise _Damaged(f"what the server sent as {name} is {what}")
+        raise _Damaged(f"what the server sent as {name} is {what}.")
     digest = sha256_of(part)
     if sha256 is not None and digest != sha256:
-        raise _Damaged(f"the SHA-256 of {name} is {digest}, expected {sha256}")
+        raise _Damaged(f"the SHA-256 of {name} is {digest}, expected {sha256}.")
     return digest
 
 
@@ -259,7 +259,7 @@ def _check_space(part: Path, needed: int | None) -> None:
 
 def _reason(error: BaseException) -> str:
     reason = getattr(error, "reason", None) or error
-    return str(reason) or type(error).__name__
+    return (str(reason) or type(error).__name__).removesuffix(".") + "."
 
 
 def check_mirrors(mirrors: str | Sequence[str] | None) -> tuple[str, ...]:

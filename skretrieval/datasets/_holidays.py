@@ -203,7 +203,7 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
         If it is no JPEG.
     """
     if jpeg[:2] != b"\xff\xd8":
-        raise ValueError("not a JPEG")
+        raise ValueError(f"A JPEG begins with FFD8, these bytes with {jpeg[:2].hex().upper() or None}.")
     entry = struct.pack(">HHIHH", _ORIENTATION, 3, 1, orientation, 0)
     exif = b"Exif\0\0MM\0\x2a\0\0\0\x08" + struct.pack(">H", 1) + entry + b"\0\0\0\0"
     kept = [b"\xff\xd8\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif]
@@ -216,10 +216,14 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
         length = int.from_bytes(jpeg[position + 2 : position + 4], "big")
         segment = jpeg[position : position + 2 + length]
         if length < 2 or len(segment) != 2 + length:
-            raise ValueError("a JPEG that ends early")
+            raise ValueError(
+                f"The JPEG of {len(jpeg):,} bytes ends early: its segment at byte {position:,} is not whole."
+            )
         if not (marker == 0xE1 and segment[4:10] == b"Exif\0\0"):
             kept.append(segment)
         position += 2 + length
     if jpeg[position : position + 2] != b"\xff\xda":
-        raise ValueError("a JPEG without pixels")
+        raise ValueError(
+            f"The JPEG of {len(jpeg):,} bytes has no pixels after its headers, which end at byte {position:,}."
+        )
     return b"".join([*kept, jpeg[position:]])

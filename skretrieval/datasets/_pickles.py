@@ -33,14 +33,14 @@ class _Type:
 
     def __init__(self, code: str, align: bool = False, copy: bool = False):
         if not isinstance(code, str) or not _SIMPLE_TYPE.match(code):
-            raise ValueError(f"arrays of type {code!r} are not read")
+            raise ValueError(f"arrays of type {code!r} are not read.")
         self.code = code.lstrip("<>=|")
         self.order: Literal["<", ">", "=", "|"] = "="
 
     def __setstate__(self, state: tuple) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
         if order not in ("<", ">", "=", "|") or any(part is not None for part in state[2:5]):
-            raise ValueError("structured array types are not read")
+            raise ValueError("structured array types are not read.")
         self.order = order
 
     @property
@@ -54,7 +54,7 @@ class _Type:
         if isinstance(raw, str):  # written by Python 2
             raw = raw.encode("latin1")
         if self.is_object or not isinstance(raw, bytes | bytearray):
-            raise ValueError("an array of numbers has no bytes")
+            raise ValueError("an array of numbers has no bytes.")
         return np.frombuffer(bytes(raw), dtype=self.dtype())
 
 
@@ -67,10 +67,10 @@ class _Array:
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, fortran, raw = state
         if not isinstance(kind, _Type):
-            raise ValueError("an array has no type")
+            raise ValueError("an array has no type.")
         if kind.is_object:
             if not isinstance(raw, list):
-                raise ValueError("an array of objects has no list of them")
+                raise ValueError("an array of objects has no list of them.")
             self.value = raw
         else:
             self.value = kind.read(raw).reshape(shape, order="F" if fortran else "C")
@@ -88,12 +88,12 @@ class _Global:
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError("it gives a state to a function")
+        raise ValueError("it gives a state to a function.")
 
 
 def _ndarray(*arguments: Any) -> Any:
     """Stand for numpy.ndarray where a pickle says which class to make; it never calls it itself."""
-    raise ValueError("it makes an array in a way that numpy's pickles don't")
+    raise ValueError("it makes an array in a way that numpy's pickles don't.")
 
 
 def _reconstruct(mark: Any, shape: Any, code: Any) -> _Array:
@@ -112,14 +112,14 @@ def _scalar(kind: _Type, raw: Any = None) -> Any:
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"text in the encoding {encoding!r} is not read")
+        raise ValueError(f"text in the encoding {encoding!r} is not read.")
     return text.encode("latin1")
 
 
 def _bytes(*arguments: Any) -> bytes:
     """Make the empty bytes, which protocols before 3 write as a call."""
     if arguments:
-        raise ValueError("it makes bytes in a way that Python's pickles don't")
+        raise ValueError("it makes bytes in a way that Python's pickles don't.")
     return b""
 
 
@@ -143,7 +143,7 @@ class _Unpickler(pickle.Unpickler):
         except KeyError:
             raise ValueError(
                 f"it names the global {module}.{name}; only lists, dicts, tuples, strings, numbers and numpy arrays "
-                "are read"
+                "are read."
             ) from None
 
 
@@ -158,9 +158,9 @@ def _check_operations(data: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(data):
         name, before = opcode.name, opcode.stack_before
         if name in _REFUSED:
-            raise ValueError(f"it has the operation {name}")
+            raise ValueError(f"it has the operation {name}.")
         if name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-            raise ValueError("it is damaged: a memo index exceeds its size")
+            raise ValueError("it is damaged: a memo index exceeds its size.")
         taken: list[bool | None] = []  # the topmost first
         n_single = len(before)
         if pickletools.markobject in before or (name == "POP" and stack[-1:] == [None]):
@@ -172,7 +172,7 @@ def _check_operations(data: bytes) -> None:
         if name == "SETITEM":
             keys = taken[1:2]
         if any(keys):
-            raise ValueError("a tuple is the key of a dict")
+            raise ValueError("a tuple is the key of a dict.")
         made: bool | None = "TUPLE" in name
         if name in ("GET", "BINGET", "LONG_BINGET"):
             made = memo[int(argument or 0)]
@@ -224,7 +224,7 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
         MemoryError,
         pickle.UnpicklingError,
     ) as error:
-        raise ValueError(f"{path} is not read as ground truth: {error}.") from error
+        raise ValueError(f"{path} is not read as ground truth: {str(error).removesuffix('.')}.") from error
 
 
 def _plain(thing: Any, done: dict[int, Any], depth: int) -> Any:
@@ -232,10 +232,10 @@ def _plain(thing: Any, done: dict[int, Any], depth: int) -> Any:
     if thing is None or isinstance(thing, bool | int | float | str | bytes):
         return thing
     if depth > _MAX_DEPTH:
-        raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} deep.")
     if id(thing) in done:
         if done[id(thing)] is done:
-            raise ValueError("it contains itself")
+            raise ValueError("it contains itself.")
         return done[id(thing)]
     done[id(thing)] = done
     result: Any
@@ -248,7 +248,7 @@ def _plain(thing: Any, done: dict[int, Any], depth: int) -> Any:
     elif isinstance(thing, dict):
         result = {_plain(k, done, depth + 1): _plain(v, done, depth + 1) for k, v in thing.items()}
     else:
-        raise ValueError(f"it holds a {type(thing).__name__} that is neither container nor array")
+        raise ValueError(f"it holds a {type(thing).__name__} that is neither container nor array.")
     done[id(thing)] = result
     return result
 
@@ -301,40 +301,40 @@ def load_revisited_ground_truth(path: str | os.PathLike) -> Bunch:
     content = load_plain_pickle(path)
     try:
         if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
+            raise ValueError(f"it holds a {type(content).__name__}.")
         imlist, qimlist = (_names(content[key], key) for key in ("imlist", "qimlist"))
         gnd = content["gnd"]
         if not isinstance(gnd, list | tuple) or len(gnd) != len(qimlist):
-            raise ValueError(f"gnd must be a list of {len(qimlist)} dicts, one for each of qimlist")
+            raise ValueError(f"gnd must be a list of {len(qimlist)} dicts, one for each of qimlist.")
         queries = [_query(index, entry, len(imlist)) for index, entry in enumerate(gnd)]
     except (KeyError, ValueError) as error:
-        message = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is no ground truth of the revisited benchmarks: {message}.") from error
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).removesuffix(".")
+        raise ValueError(f"{path} is no ground truth of the revisited benchmarks: {reason}.") from error
     return Bunch(imlist=imlist, qimlist=qimlist, gnd=queries)
 
 
 def _names(value: Any, key: str) -> list[str]:
     names = value.ravel().tolist() if isinstance(value, np.ndarray) else list(value)
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{key} must be a list of names")
+        raise ValueError(f"{key} must be a list of names, got {value!r:.80}.")
     return names
 
 
 def _query(index: int, entry: Any, n_images: int) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise ValueError(f"gnd[{index}] is no dict")
+        raise ValueError(f"gnd[{index}] is no dict but {type(entry).__name__}.")
     query: dict[str, Any] = {}
     for key in ("easy", "hard", "junk"):
         values = np.asarray(entry[key]).ravel()
         whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and np.all(values == np.floor(values)))
         if values.size and not whole:
-            raise ValueError(f"gnd[{index}][{key!r}] must be positions, got {values.dtype}")
+            raise ValueError(f"gnd[{index}][{key!r}] must be positions, got {values.dtype}.")
         positions = values.astype(np.int64)
         if positions.size and (positions.min() < 0 or positions.max() >= n_images):
-            raise ValueError(f"gnd[{index}][{key!r}] has positions outside 0 to {n_images - 1}")
+            raise ValueError(f"gnd[{index}][{key!r}] has positions outside 0 to {n_images - 1}.")
         query[key] = positions
     box = entry.get("bbx")
     query["bbx"] = None if box is None else np.asarray(box, dtype=np.float64).ravel()
     if box is not None and (query["bbx"].size != 4 or not np.isfinite(query["bbx"]).all()):
-        raise ValueError(f"gnd[{index}]['bbx'] must be four numbers")
+        raise ValueError(f"gnd[{index}]['bbx'] must be four numbers, got {box!r:.80}.")
     return query

@@ -152,7 +152,7 @@ def _provide(piece: Piece, root: Path, manifest: _Manifest, transfer: Transfer, 
         return
     missing = _missing(piece, root)
     if missing and not options.download_if_missing:
-        raise OSError("files have vanished while they were being read")
+        raise OSError(f"{_name(piece)} has vanished from {root} while the data set was being read.")
     for file in missing:
         known = file.sha256 or manifest.sha256(file.name)
         digest, url = download(file, root / file.name, transfer, known)

@@ -1,4 +1,4 @@
-"""Figures that can be trusted: Pipelines under the published protocols, and the papers' tables beside them."""
+"""Evaluation of Pipelines under the published protocols, and reproduction of the papers' tables."""
 
 from ._encoders import stand_in
 from ._evaluate import compare, evaluate

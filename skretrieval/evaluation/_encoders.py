@@ -1,4 +1,4 @@
-"""Extractors in the place of a paper's: another network, other weights, another size."""
+"""Extractors that replace a paper's: another network, other weights, another size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stand_in(
     image_size: int | None = None,
     **params: Any,
 ) -> Any:
-    """Put another network where a recipe has its own: last layers for last layers, sizes in proportion.
+    """Replace the network of a recipe by another: last layers for last layers, sizes in proportion.
 
     Parameters
     ----------
@@ -58,7 +58,9 @@ def stand_in(
         return _with(other, random_state=0, **params)
     if backbone == "kernel":
         if weights is not None:
-            raise ValueError("weights are for networks; the kernel extractor learns from the photographs.")
+            raise ValueError(
+                f"weights={weights!r} are for networks; the kernel extractor learns from the photographs."
+            )
         if isinstance(other.layers, list) or isinstance(other.image_size, list):
             raise ValueError("several layers or resolutions need a network, not the kernel extractor.")
         size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}

@@ -91,7 +91,7 @@ def evaluate(
         Whether to download what is missing of them.
 
     memory : str, path or joblib.Memory, default=None
-        Where the extractor keeps the maps of each photograph. None: photographs that a step learns from in several
+        Where the extractor caches the maps of each photograph. None: photographs that a step learns from in several
         passes have their maps in a temporary folder meanwhile, so that each goes through the network once.
 
     random_state : int, default=0
@@ -174,7 +174,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Task:
-    """What is evaluated on: a collection, its distractors, what to learn from, and the choices."""
+    """The collection, distractors, learning sets and options of an evaluation."""
 
     photographs: PhotoSet
     whole: PhotoSet  # with the distractors, and queries as they are asked
@@ -250,7 +250,7 @@ def compare(
     dataset : str, path or Bunch
         See :func:`evaluate`.
     memory : str, path or joblib.Memory, default=None
-        Where the maps are kept. None: in a temporary folder while the comparison runs, where several Pipelines have
+        Where the maps are cached. None: in a temporary folder while the comparison runs, where several Pipelines have
         the same extractor (VGG16's pool5 of a photograph of 1024 pixels takes 1.5 MB).
     **options
         The other arguments of :func:`evaluate`, alike for all.

@@ -135,7 +135,7 @@ class PhotoSet:
         return self._digest[0]
 
     def key(self) -> str:
-        """Return the hash and where the files lie: what may be told of them, such as which cannot be read."""
+        """Return the hash and the places of the files, a key for facts about them, such as which cannot be read."""
         return f"{self.digest()} {self._digest[1]}"
 
     def summary(self) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def _path(item: Any) -> str | None:
 
 
 def hash_files(paths: Sequence[str]) -> list[str | None]:
-    """Hash the content of files, those that did not change since the last time without reading them; None: no file."""
+    """Hash the content of files; those that have not changed since the last time are not read. None: no file."""
     with ThreadPoolExecutor(_READERS) as pool:  # reading and hashing let others run meanwhile
         return list(pool.map(_hash_file, paths, chunksize=16))
 
@@ -289,7 +289,7 @@ def _hash_content(path: str, *state: int) -> str:
 
 
 def _describe(item: Any, root: str, contents: Mapping[str, str | None]) -> bytes:
-    """Tell an item apart from others, wherever its folder lies."""
+    """Return what identifies an item, whatever folder it lies in."""
     path = _path(item)
     box = item.box if isinstance(item, ImageCrop) else None
     if path is not None:

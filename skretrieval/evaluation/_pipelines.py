@@ -78,7 +78,7 @@ def through(steps: list[tuple[str, Any]], descriptors: Any) -> Any:
 
 
 def fit_augmentations(fitted: list[tuple[str, Any]], rest: list[tuple[str, Any]], gallery: Any) -> Any:
-    """Fit what works on the gallery itself; it stands right before the retriever."""
+    """Fit the steps that augment the gallery by itself, which stand right before the retriever."""
     for place, ((_, step), (name, given)) in enumerate(zip(fitted, rest, strict=True)):
         if isinstance(given, DatabaseAugmentation):
             if any(not isinstance(later, DatabaseAugmentation) for _, later in rest[place + 1 :]):

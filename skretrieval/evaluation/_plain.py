@@ -96,7 +96,7 @@ def to_plain(value: Any) -> Any:
 
 
 def settings_key(*values: Any) -> str:
-    """Spell values so that two spellings are equal only if the values are: a key for what one run remembers.
+    """Write values as text that is equal only if the values are: a key for what one run remembers.
 
     It takes functions of the user's by their names, which the key of a cache on disk (``_cache.pooler_key``) cannot:
     in another process another body may stand behind a name.

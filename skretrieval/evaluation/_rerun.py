@@ -1,4 +1,4 @@
-"""Do again what a result file describes, and hold photographs and weights against it."""
+"""Repeat the evaluations of a result file, and compare photographs and weights with it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rerun(
     trusted: Collection[str] = (),
     verbose: bool = False,
 ) -> Evaluation | Comparison:
-    """Do again what a result file describes.
+    """Repeat the evaluations that a result file describes.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def rerun(
 
 
 def _reload(record: Mapping[str, Any], part: str, given: Any, data_home: Any, download: bool) -> Any:
-    """Load again what a record names, and hold it against the record."""
+    """Load again what a record names, and compare it with the record."""
     wanted = record[part]
     if not wanted:
         return None

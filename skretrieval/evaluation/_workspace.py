@@ -1,4 +1,4 @@
-"""Fitting a Pipeline here and searching there, with everything that two Pipelines share done once."""
+"""Fit Pipelines on one collection and search another; what Pipelines share is computed once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Workspace:
     Parameters
     ----------
     memory : str, path or joblib.Memory, default=None
-        Given to the extractors, which keep there the maps of each photograph.
+        Given to the extractors, which cache there the maps of each photograph.
     verbose : bool, default=False
         Show progress bars.
     """
@@ -174,7 +174,7 @@ class Workspace:
         extractor = self.fit_extractor(extractor, source)
         pooler = clone(pooler)
         # Poolers that learn take the maps more than once; of those of other packages it is not known.
-        with _kept_for_now(extractor if getattr(pooler, "_learns", True) else None):
+        with _cached_for_now(extractor if getattr(pooler, "_learns", True) else None):
             maps = _maps(extractor, source.images)
             learned = pooler.fit_transform(maps)
         fitted = [(extractor_name, extractor), (pooler_name, pooler)]
@@ -293,7 +293,7 @@ def workspace_for(
 ) -> Iterator[Workspace]:
     """Give a Workspace for some Pipelines.
 
-    The maps are kept where it is asked for; else in a temporary folder, if several Pipelines share an extractor or
+    The maps are cached where it is asked for; else in a temporary folder, if several Pipelines share an extractor or
     `temporary` asks for it.
     """
     if memory is not None:
@@ -316,8 +316,8 @@ def workspace_for(
 
 
 @contextmanager
-def _kept_for_now(extractor: Any) -> Iterator[None]:
-    """Keep the maps of an extractor in a temporary folder for now, if they are kept nowhere."""
+def _cached_for_now(extractor: Any) -> Iterator[None]:
+    """Cache the maps of an extractor in a temporary folder for now, if they are cached nowhere."""
     if (
         extractor is None
         or isinstance(extractor, str)

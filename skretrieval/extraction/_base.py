@@ -33,7 +33,7 @@ _CPU_PIXELS = 2**18
 
 
 def _stored(key: str, maps: Any) -> Any:
-    """Return `maps`; joblib.Memory keeps its result under `key`, and in a folder of this module's name."""
+    """Return `maps`; joblib.Memory caches its result under `key`, and in a folder of this module's name."""
     return maps
 
 
@@ -327,7 +327,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         return self._keeps_maps() and self.memory_dtype == "float16"
 
     def _store(self) -> Any:
-        """Return what keeps maps, or None."""
+        """Return what caches maps, or None."""
         if not self._keeps_maps():
             return None
         store = as_memory(self.memory).cache(_stored, ignore=["maps"])

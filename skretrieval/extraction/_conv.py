@@ -68,19 +68,19 @@ class ConvFeatureExtractor(BaseExtractor):
         in one warning at the end of the pass and in ``failed_``.
 
     memory : str, path or joblib.Memory, default=None
-        Keeps the maps of each photograph, by its content, box and size and by the network, and the descriptors that
+        Caches the maps of each photograph, by its content, box and size and by the network, and the descriptors that
         poolers make of them, so that a grid search runs each photograph through the network once.
 
     memory_keeps : {"maps", "descriptors", "both"}, default="both"
-        What `memory` keeps. "maps": the feature maps, some MB a photograph. "descriptors": not the maps but what a
+        What `memory` caches. "maps": the feature maps, some MB a photograph. "descriptors": not the maps but what a
         pooler makes of them, some KB a photograph; a pooler that learns from the maps then runs the network in
         each of its passes. "both": the descriptors of each pooler beside the maps, which are then read once however
         many folds of a cross-validation ask for them.
 
     memory_dtype : {"float32", "float16"}, default="float32"
-        In which precision maps are kept. float16 takes half the space; the maps are rounded in the
+        In which precision maps are cached. float16 takes half the space; the maps are rounded in the
         first pass as in later ones, and activations beyond 65504 raise a ValueError.
-        Descriptors, and maps that are not kept, are not rounded.
+        Descriptors, and maps that are not cached, are not rounded.
 
     n_jobs : int, default=None
         Threads that read and decode ahead of the network. None: one per core, at most 8.
@@ -118,10 +118,11 @@ class ConvFeatureExtractor(BaseExtractor):
     With `memory`, descriptors are written as they come (every few seconds, at the end, and when the pass is
     interrupted): the same call resumes after an interruption. They are found again by the photograph's content and
     box, the network and its settings, and the pooler: its class, its parameters and what it has learned. They lie in
-    the folder of the ``joblib.Memory``, whose ``clear`` removes them, and need one that is a folder on disk. Not
-    kept, because a change of it could not be seen, is what a pooler makes that has a function, a class or an object
-    from outside this package, NumPy, SciPy, scikit-learn and PyTorch among its parameters, that is itself defined
-    elsewhere, or that is, or contains, a :class:`~skretrieval.pooling.ClassActivationMask`.
+    the folder of the ``joblib.Memory``, whose ``clear`` removes them, and need one that is a folder on disk. The
+    descriptors of some poolers are not cached, because a change of the pooler could not be seen: of those with a
+    function, a class or an object from outside this package, NumPy, SciPy, scikit-learn and PyTorch among their
+    parameters, of those defined elsewhere, and of :class:`~skretrieval.pooling.ClassActivationMask` and what
+    contains it.
 
     Examples
     --------

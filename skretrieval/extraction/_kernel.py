@@ -91,19 +91,19 @@ class ConvKernelExtractor(BaseExtractor):
         `transform`, with one warning that lists them all.
 
     memory : str, path or joblib.Memory, default=None
-        Keeps the maps of each photograph, by its content, box and size and by the learned filters, and the
+        Caches the maps of each photograph, by its content, box and size and by the learned filters, and the
         descriptors that poolers make of them (see the notes of :class:`ConvFeatureExtractor`).
 
     memory_keeps : {"maps", "descriptors", "both"}, default="both"
-        What `memory` keeps. "maps": the feature maps, some MB a photograph. "descriptors": not the maps but what a
+        What `memory` caches. "maps": the feature maps, some MB a photograph. "descriptors": not the maps but what a
         pooler makes of them, some KB a photograph; a pooler that learns from the maps then runs the network in
         each of its passes. "both": the descriptors of each pooler beside the maps, which are then read once however
         many folds of a cross-validation ask for them.
 
     memory_dtype : {"float32", "float16"}, default="float32"
-        In which precision maps are kept. float16 takes half the space; the maps are rounded in the
+        In which precision maps are cached. float16 takes half the space; the maps are rounded in the
         first pass as in later ones, and activations beyond 65504 raise a ValueError.
-        Descriptors, and maps that are not kept, are not rounded.
+        Descriptors, and maps that are not cached, are not rounded.
 
     n_jobs : int, default=None
         Threads that read and decode ahead of the network. None: one per core, at most 8.
@@ -242,7 +242,7 @@ class ConvKernelExtractor(BaseExtractor):
                 learned.append(learn_layer(patches, setting, rng))
             except ValueError as error:
                 raise ValueError(
-                    f"Layer {number} cannot be learned from the photographs given to fit: {error}. Give more "
+                    f"Layer {number} cannot be learned from the photographs given to fit: {error} Give more "
                     "(or more varied) photographs, or lower n_channels."
                 ) from error
         self.layers_ = learned

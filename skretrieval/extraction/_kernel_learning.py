@@ -113,7 +113,7 @@ def whitening(vectors: torch.Tensor, n_components: int | None, regularisation: f
     # The patches come from float32 arithmetic: what lies below its resolution is no direction of the data.
     rank = int((values > values[0] * vectors.shape[1] * torch.finfo(torch.float32).eps).sum())
     if values[0] <= 0 or rank == 0:
-        raise ValueError("all patches are flat")
+        raise ValueError("all patches are flat.")
     kept = rank if n_components is None else min(n_components, rank)
     scale = (values[:kept] + regularisation * values.clamp_min(0).mean()).rsqrt()
     return (axes[:, :kept] * scale).T.to(vectors.dtype).contiguous()
@@ -151,7 +151,7 @@ def spherical_kmeans(
     """
     _, first = np.unique(vectors.numpy(), axis=0, return_index=True)
     if len(first) < n_clusters:
-        raise ValueError(f"{len(first)} distinct patches for {n_clusters} filters")
+        raise ValueError(f"{len(first)} distinct patches for {n_clusters} filters are too few.")
     # np.unique sorts its rows; the order of the patches themselves does not depend on rounding
     chosen = rng.choice(np.sort(first), n_clusters, replace=False)
     centres = vectors[torch.from_numpy(chosen)].clone()

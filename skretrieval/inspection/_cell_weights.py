@@ -43,7 +43,7 @@ class CellWeightsDisplay:
 
     Examples
     --------
-    Any spatial term of the grammar, here S000's saliency:
+    Any spatial term of the grammar, here the saliency of SJW (Zhao et al. 2021):
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")

@@ -58,8 +58,8 @@ def precision_at_k(
 
     References
     ----------
-    .. [1] Radenovic, F. et al. (2018). Revisiting Oxford and Paris: large-scale image retrieval benchmarking.
-       CVPR.
+    .. [1] Radenovic, F., Iscen, A., Tolias, G., Avrithis, Y. and Chum, O. (2018). Revisiting Oxford and Paris:
+       large-scale image retrieval benchmarking. CVPR.
 
     Examples
     --------
@@ -110,6 +110,11 @@ def recall_at_k(
         If k < 1, if an id is ranked twice or is both positive and junk, or if the mode is unknown.
     TypeError
         If ids are neither integers nor strings, or not of one kind.
+
+    References
+    ----------
+    .. [1] Jegou, H., Douze, M. and Schmid, C. (2011). Product quantization for nearest neighbor search. IEEE
+       Transactions on Pattern Analysis and Machine Intelligence. (Recall at k of one neighbour: "any".)
 
     Examples
     --------

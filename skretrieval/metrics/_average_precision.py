@@ -31,7 +31,7 @@ def average_precision(
 
         - "trapezoid": ``sum_j (P0_j + P1_j) / (2 m)``, ``P0_j = j / r_j`` (1 if r_j is 0) and
           ``P1_j = (j + 1) / (r_j + 1)``. The area under the precision-recall curve as the evaluation programs
-          of Oxford5k, Holidays and revisited Oxford and Paris compute it.
+          of Oxford5k [2]_, Holidays and revisited Oxford and Paris compute it.
         - "finite": ``sum_j P1_j / m``, the mean of the precisions at the positives; never less than
           "trapezoid".
         - "printed": ``sum_{b=1..m} k_b / (b m)`` with k_b positives among the first b, as equation 25 of [1]_
@@ -56,10 +56,10 @@ def average_precision(
 
     References
     ----------
-    .. [1] Zhao, H. et al. (2021). Toward improving image retrieval via global saliency weighted feature.
-       ISPRS International Journal of Geo-Information, 10(4), 249. Equation 25.
-    .. [2] Philbin, J. et al. (2007). Object retrieval with large vocabularies and fast spatial matching.
-       CVPR.
+    .. [1] Zhao, H., Wu, J., Zhang, D. and Liu, P. (2021). Toward improving image retrieval via global saliency weighted
+       feature. ISPRS International Journal of Geo-Information, 10(4), 249. Equation 25.
+    .. [2] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large
+       vocabularies and fast spatial matching. CVPR.
 
     Examples
     --------
@@ -107,6 +107,11 @@ def mean_average_precision(
     ValueError
         If the arguments do not have one entry per query, or for what :func:`average_precision` refuses; the
         message names the query.
+
+    References
+    ----------
+    .. [1] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large
+       vocabularies and fast spatial matching. CVPR.
 
     Examples
     --------

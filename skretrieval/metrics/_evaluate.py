@@ -177,7 +177,10 @@ def ground_truth_from_labels(
         if given.size and given.dtype.kind not in "iu":
             raise TypeError(f"queries must be gallery indices, got dtype {given.dtype}.")
         if given.size and not 0 <= given.min() <= given.max() < len(gallery):
-            raise ValueError(f"queries must be between 0 and {len(gallery) - 1}, the last gallery index.")
+            raise ValueError(
+                f"queries must be between 0 and {len(gallery) - 1}, the last gallery index, "
+                f"got {given.min()} to {given.max()}."
+            )
         owners = given.astype(np.intp)
         wanted = gallery[owners]
     else:

@@ -147,8 +147,8 @@ def evaluate_oxford(
     ----------
     .. [1] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2007). Object retrieval with large
        vocabularies and fast spatial matching. CVPR. Section 2.
-    .. [2] Philbin, J. et al. (2008). Lost in quantization: improving particular object retrieval in large scale
-       image databases. CVPR. (Paris6k.)
+    .. [2] Philbin, J., Chum, O., Isard, M., Sivic, J. and Zisserman, A. (2008). Lost in quantization: improving
+       particular object retrieval in large scale image databases. CVPR. (Paris6k.)
 
     Examples
     --------

@@ -353,7 +353,10 @@ def mean_over_queries(scores: ArrayLike, sample_weight: ArrayLike | None = None)
         weights = column_or_1d(sample_weight).astype(np.float64)
         check_consistent_length(scores, weights)
         if not np.all(np.isfinite(weights)) or np.any(weights < 0):
-            raise ValueError("sample_weight must be finite and not negative.")
+            bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))[0]
+            raise ValueError(
+                f"sample_weight must be finite and not negative, got {weights[bad]} for query {bad}."
+            )
     weights = np.where(np.isnan(scores), 0.0, weights)
     if not np.any(weights):
         warnings.warn(

@@ -149,5 +149,7 @@ def standard_error(scores: ArrayLike) -> float:
 def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
     scores = column_or_1d(values).astype(np.float64)
     if np.any(np.isinf(scores)):
-        raise ValueError(f"{name} holds infinite scores.")
+        raise ValueError(
+            f"{name} holds infinite scores, the first for query {np.flatnonzero(np.isinf(scores))[0]}."
+        )
     return scores

@@ -134,6 +134,10 @@ def ukbench_score(ranks: ArrayLike, ground_truth: Any = None, *, queries: str = 
     --------
     evaluate_ukbench : The same with the numbers of each query.
 
+    References
+    ----------
+    .. [1] Nister, D. and Stewenius, H. (2006). Scalable recognition with a vocabulary tree. CVPR. Section 6.
+
     Examples
     --------
     >>> from skretrieval.metrics import ukbench_score

@@ -256,7 +256,7 @@ class PseudoQueryScorer:
             raise ValueError(f"n_relevant must be an integer of at least 1, got {self.n_relevant!r}.")
         sources = column_or_1d(self.sources)
         if len(sources) == 0 or sources.dtype.kind not in "iu" or sources.min() < 0:
-            raise ValueError("sources must be indices of the gallery, at least one.")
+            raise ValueError(f"sources must be indices of the gallery, at least one, got {self.sources!r}.")
         if _num_samples(self.queries) != len(sources):
             raise ValueError(f"There are {_num_samples(self.queries)} queries, but {len(sources)} sources.")
         return sources

@@ -63,8 +63,8 @@ class DatabaseAugmentation(DocLinkMixin, OneToOneFeatureMixin, TransformerMixin,
     ----------
     .. [1] Turcot, P. and Lowe, D. (2009). Better matching with fewer features: the selection of useful features in
        large database recognition problems. ICCV Workshops.
-    .. [2] Gordo, A. et al. (2017). End-to-end learning of deep visual representations for image retrieval.
-       International Journal of Computer Vision.
+    .. [2] Gordo, A., Almazan, J., Revaud, J. and Larlus, D. (2017). End-to-end learning of deep visual representations
+       for image retrieval. International Journal of Computer Vision.
     .. [3] Radenovic, F., Tolias, G. and Chum, O. (2018). Fine-tuning CNN image retrieval with no human annotation.
        IEEE Transactions on Pattern Analysis and Machine Intelligence. For the weights.
 

@@ -24,7 +24,7 @@ _BLOCK_ELEMENTS = 2**20
 
 
 class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
-    """Whiten the differences between images of the same object, then rotate to what tells objects apart.
+    """Whiten the differences between images of the same object, then rotate to the axes that separate objects.
 
     With the scatter of same-label pairs ``C_S`` and of all the other pairs ``C_D``, the projection is ``P =
     C_S^(-1/2) eig(C_S^(-1/2) C_D C_S^(-1/2))``: along every new axis images of one object differ equally
@@ -88,8 +88,8 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
 
     References
     ----------
-    .. [1] Zhao, H. et al. (2021). Toward improving image retrieval via global saliency
-       weighted feature. ISPRS International Journal of Geo-Information, 10(4), 249. Equations 3 to 6.
+    .. [1] Zhao, H., Wu, J., Zhang, D. and Liu, P. (2021). Toward improving image retrieval via global saliency weighted
+       feature. ISPRS International Journal of Geo-Information, 10(4), 249. Equations 3 to 6.
     .. [2] Radenovic, F., Tolias, G. and Chum, O. (2016). CNN image retrieval learns from BoW: unsupervised
        fine-tuning with hard examples. ECCV.
     .. [3] Mikolajczyk, K. and Matas, J. (2007). Improving descriptors for fast tree matching by optimal

@@ -80,6 +80,8 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
     ----------
     .. [1] Jegou, H. and Chum, O. (2012). Negative evidences and co-occurrences in image retrieval: the
        benefit of PCA and whitening. ECCV.
+    .. [2] Jeong, D., Choo, S., Seo, W. and Cho, N. I. (2017). Regional deep feature aggregation for image retrieval.
+       ICASSP. Equation 6.
 
     Examples
     --------

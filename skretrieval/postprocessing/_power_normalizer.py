@@ -53,8 +53,10 @@ class PowerNormalizer(DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, BaseE
 
     References
     ----------
-    .. [1] Zhao, H. et al. (2021). Toward improving image retrieval via global saliency
-       weighted feature. ISPRS International Journal of Geo-Information, 10(4), 249. Equation 2.
+    .. [1] Zhao, H., Wu, J., Zhang, D. and Liu, P. (2021). Toward improving image retrieval via global saliency weighted
+       feature. ISPRS International Journal of Geo-Information, 10(4), 249. Equation 2.
+    .. [2] Perronnin, F., Sanchez, J. and Mensink, T. (2010). Improving the Fisher kernel for large-scale image
+       classification. ECCV. Section 3.2.
 
     Examples
     --------

@@ -29,7 +29,7 @@ _TABLE_BYTES = 2**30
 
 
 class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, BaseEstimator):
-    """Keep the entries of a descriptor that stand for the others.
+    """Select the entries of a descriptor that represent the others.
 
     Every feature is described by its loadings on the first principal axes; the features are clustered by
     k-means into `n_features` groups of similar loadings, and the one nearest to the centre of each group is
@@ -74,20 +74,20 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
 
     Notes
     -----
-    The work that introduced it to image retrieval, to shorten multi-resolution R-MAC descriptors from 3072 to
-    768, 384 or 320 entries, does not say how many axes it used; implementations of [1]_ use one less than the
-    number of features to keep. All ``n_features_in_`` axes would be useless: the rows of an orthogonal matrix are
-    all at the same distance, so that there is nothing to cluster, and :meth:`fit` refuses. That work clusters
-    the loadings themselves, which is the default here, [1]_ their magnitudes.
+    [2]_ introduced it to image retrieval, to shorten multi-resolution R-MAC descriptors from 3072 to 768, 384 or 320
+    entries. It does not say how many axes it used; implementations of [1]_ use one less than the number of features
+    to keep. All ``n_features_in_`` axes would be useless: the rows of an orthogonal matrix are all at the same
+    distance, so that there is nothing to cluster, and :meth:`fit` refuses. [2]_ clusters the loadings themselves,
+    which is the default here, [1]_ their magnitudes.
 
     Of features equally near to a centre, as the two of a group of two always are, the first is kept. If
     k-means finds fewer groups than asked for, because features are duplicates or constant, the rest is filled
     with the features of highest variance not yet selected, and a UserWarning says so. The features kept are
     always distinct.
 
-    In region sets the features are chosen by the first descriptor of each set, and the others reuse its choice: the
-    work named above chooses by the descriptors of whole images, which come first, and shortens those of their most
-    telling cells likewise (A-22).
+    In region sets the features are chosen by the first descriptor of each set, and the others reuse its choice: [2]_
+    chooses by the descriptors of whole images, which come first, and shortens those of their most telling cells
+    likewise.
 
     With 3072 features, 1491 descriptors and 768 features to keep, a fit takes about 5 seconds on two cores. The
     distances between all loadings are computed once, for the seeds of all the runs of k-means.
@@ -96,6 +96,8 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
     ----------
     .. [1] Lu, Y., Cohen, I., Zhou, X. S. and Tian, Q. (2007). Feature selection using principal feature
        analysis. ACM Multimedia.
+    .. [2] Seddati, O., Dupont, S., Mahmoudi, S. and Parian, M. (2017). Towards good practices for image retrieval based
+       on CNN features. ICCV Workshops. Section 3.4.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The rows of steps that recipes return, and the settings that all recipes share."""
+"""How recipes build their Pipelines, and the settings that all recipes share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe_and_search(
     /,
     **settings: Unpack[Settings],
 ) -> Pipeline:
-    """Put extractor, pooler, l2, whitening with another l2, and the search in a row.
+    """Build the Pipeline of extractor, pooler, l2, whitening with another l2, and search.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def describe_and_search(
     Raises
     ------
     ValueError
-        If `whitening` is an unknown word, or `n_components` was given without one for it to apply to.
+        If `whitening` is an unknown name, or `n_components` was given without one for it to apply to.
     TypeError
         If there is no such setting.
     """
@@ -90,7 +90,7 @@ def in_a_row(
     /,
     **settings: Unpack[Settings],
 ) -> Pipeline:
-    """Put extractor, pooler, any steps and the search in a row.
+    """Build the Pipeline of extractor, pooler, any steps, and search.
 
     Parameters
     ----------

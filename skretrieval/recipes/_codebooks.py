@@ -41,6 +41,12 @@ def vlad(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Ng, Yang, Davis, "Exploiting local features from deep networks for image retrieval", CVPR Workshops 2015.
+
+    Jegou, Douze, Schmid, Perez, "Aggregating local descriptors into a compact image representation", CVPR 2010.
     """
     pooler = VLADPooler(n_clusters, n_local=n_local, random_state=random_state)
     return describe_and_search(pooler, {"n_components": 128}, **settings)
@@ -68,6 +74,11 @@ def fisher(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Perronnin, Sanchez, Mensink, "Improving the Fisher kernel for large-scale image classification", ECCV 2010, sections
+    2 and 3.
     """
     pooler = FisherVectorPooler(n_clusters, n_local=n_local, random_state=random_state)
     return describe_and_search(pooler, {}, **settings)
@@ -96,6 +107,11 @@ def t_embedding(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Jegou, Zisserman, "Triangulation embedding and democratic aggregation for image search", CVPR 2014, sections 3 and
+    4.
     """
     pooler = TEmbeddingPooler(n_clusters, n_local=n_local, aggregation=aggregation, random_state=random_state)
     return describe_and_search(pooler, {}, **settings)
@@ -124,6 +140,11 @@ def netvlad(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Arandjelovic, Gronat, Torii, Pajdla, Sivic, "NetVLAD: CNN architecture for weakly supervised place recognition",
+    CVPR 2016, eqs 2-4 and the initialisation of its appendix.
     """
     pooler = NetVLADPooler(n_clusters, random_state=random_state)
     return describe_and_search(pooler, {"n_components": 4096}, **settings)
@@ -154,6 +175,11 @@ def bow_cnn(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Mohedano, Salvador, McGuinness, Marques, O'Connor, Giro-i-Nieto, "Bags of local convolutional features for scalable
+    instance search", ICMR 2016, section 3.
     """
     extractor = ConvFeatureExtractor("vgg16", layers="relu5_1", image_size=336)
     sparse = settings.get("whitening") is None  # which takes dense histograms

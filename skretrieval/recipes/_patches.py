@@ -44,6 +44,10 @@ def neural_codes(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Babenko, Slesarev, Chigorin, Lempitsky, "Neural codes for image retrieval", ECCV 2014.
     """
     network = partial(PatchNetwork, backbone, layer=layer)
     extractor = ConvFeatureExtractor(network, weights=weights, image_size=256, random_state=0)
@@ -66,7 +70,7 @@ def mop_cnn(
     """Return MOP-CNN (Gong et al. 2014): fc7 of the photograph, and VLAD of fc7 over its patches at two scales.
 
     Longest side 256; windows of 128 and 64 pixels, 32 apart, each warped to 224 x 224: about 60 runs of the network
-    per photograph, three times in ``fit`` unless ``extractor__memory`` keeps the maps. 2048 whitened dimensions.
+    per photograph, three times in ``fit`` unless ``extractor__memory`` caches the maps. 2048 whitened dimensions.
     The authors first reduce each scale to 4096 dimensions by PCA; for up to 4096 photographs that is a rotation, to
     which the whitening of all is blind, and it is left out.
 
@@ -89,6 +93,10 @@ def mop_cnn(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Gong, Wang, Guo, Lazebnik, "Multi-scale orderless pooling of deep convolutional activation features", ECCV 2014.
     """
     network = partial(PatchNetwork, backbone, layer=layer, patches=(None, (128, 32), (64, 32)))
     extractor = ConvFeatureExtractor(network, weights=weights, image_size=256, random_state=0)
@@ -127,6 +135,11 @@ def patch_ckn(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Paulin, Douze, Harchaoui, Mairal, Perronnin, Schmid, "Local convolutional features with unsupervised training for
+    image retrieval", ICCV 2015.
     """
     extractor = ConvKernelExtractor(random_state=random_state)
     pooler = VLADPooler(n_clusters, points=points, random_state=random_state)

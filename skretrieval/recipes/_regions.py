@@ -32,6 +32,11 @@ def grmac(*, n_levels: int = 3, p: float = 3.0, **settings: Unpack[Settings]) ->
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, section 3.2, eqs 11-13.
     """
     return describe_and_search(GRMACPooler(n_levels, p), {}, **settings)
 
@@ -50,12 +55,16 @@ def rmac(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pipeline:
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Tolias, Sicre, Jegou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR 2016.
     """
     return whiten_regions(RMACPooler(n_levels), {}, **settings)
 
 
 def region_integration(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pipeline:
-    """Return feature weighting and region integration: every region is whitened before the sum.
+    """Return region integration (Liao et al. 2022): every weighted region is whitened before the sum.
 
     Parameters
     ----------
@@ -69,6 +78,11 @@ def region_integration(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pi
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Liao, Fan, Zheng, Lin, Cao, "Image retrieval based on the weighted and regional integration of CNN features", KSII
+    Transactions on Internet and Information Systems 16(3):894-907, 2022, sections 3.2 and 3.3.
     """
     return whiten_regions(RegionIntegrationPooler(n_levels), {}, **settings)
 
@@ -76,7 +90,9 @@ def region_integration(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pi
 def fde(
     *, weight: float = 0.1, n_levels: int = 3, n_bins: int = 10, **settings: Unpack[Settings]
 ) -> Pipeline:
-    """Return R-MAC fused with the entropies of the activations (FDE; what is inferred, `EntropyPooler` says).
+    """Return R-MAC fused with the entropies of the activations (FDE, Liu et al. 2019).
+
+    :class:`~skretrieval.pooling.EntropyPooler` says what is inferred.
 
     Parameters
     ----------
@@ -91,6 +107,11 @@ def fde(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Liu, Gou, Guo, Zhang, Zhao, Zhou, "Fusing feature distribution entropy with R-MAC features in image retrieval",
+    Entropy 21(11):1037, 2019.
     """
     parts = [("rmac", RMACPooler(n_levels)), ("entropy", EntropyPooler(n_levels, n_bins=n_bins))]
     return describe_and_search(PoolerFusion(parts, weights=[1 - weight, weight]), {}, **settings)
@@ -122,6 +143,10 @@ def regional_second_order(
     ------
     ValueError
         If another whitening is asked for.
+
+    References
+    ----------
+    Jeong, Choo, Seo, Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017, eqs 1-8.
     """
     whitening = settings.get("whitening", "pca")
     if whitening != "pca":

@@ -39,6 +39,14 @@ def ms_rmac(*, weights: Sequence[float] | None = None, **settings: Unpack[Settin
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Li, Xu, Wang, Miao, Zhang, "MS-RMAC: multi-scale regional maximum activation of convolutions for image retrieval",
+    IEEE Signal Processing Letters 2017.
+
+    Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
+    Workshops 2017, section 3.2, which describes it.
     """
     blocks = ["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]
     defaults: Settings = {"extractor": ConvFeatureExtractor("vgg16", layers=blocks), "whitening": None}
@@ -61,6 +69,14 @@ def late_fusion_rmac(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Gordo, Almazan, Revaud, Larlus, "End-to-end learning of deep visual representations for image retrieval",
+    International Journal of Computer Vision 2017.
+
+    Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
+    Workshops 2017, section 3.3, which describes it.
     """
     sizes = list(image_size)
     extractor = ConvFeatureExtractor("resnet50", layers="layer4", image_size=sizes)
@@ -71,7 +87,7 @@ def late_fusion_rmac(
 def mfc(*, image_size: Sequence[int] = (512, 768, 1024), **settings: Unpack[Settings]) -> Pipeline:
     """Return sums at three scales, l2-normalised and added (MFC, Hao et al. 2016).
 
-    Only the tables that cite the method were at hand: scales and pooling are inferred.
+    Scales and pooling are inferred from the papers whose tables cite the method.
 
     Parameters
     ----------
@@ -84,6 +100,11 @@ def mfc(*, image_size: Sequence[int] = (512, 768, 1024), **settings: Unpack[Sett
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Hao et al. (2016), as cited by Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted
+    feature", ISPRS International Journal of Geo-Information 10(4):249, 2021, sections 2.1 and 4.
     """
     extractor = ConvFeatureExtractor("vgg16", layers="pool5", image_size=list(image_size))
     pooler = LayerwisePooler(SumPooler(), combine="sum")
@@ -111,6 +132,11 @@ def super_global(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Shao, Chen, Karpur, Cui, Araujo, Cao, "Global features are all you need for image retrieval and reranking", ICCV
+    2023, section 3.1.
     """
     extractor = ConvFeatureExtractor("resnet101", layers="layer4", image_size=list(image_size))
     regional = WeightedPooler(reduce="regional_power_mean", reduce_params={"p": p})
@@ -126,7 +152,7 @@ def multi_resolution_pfa(
     random_state: int | np.random.RandomState | None = None,
     **settings: Unpack[Settings],
 ) -> Pipeline:
-    """Return square-sum R-MAC over resolutions and layers, reduced by feature selection.
+    """Return square-sum R-MAC over resolutions and layers, reduced by feature selection (Seddati et al. 2017).
 
     The maps of three resolutions are added, for the last two stages of ResNet50; their descriptors are concatenated,
     the principal features selected, and compared by Manhattan distance.
@@ -156,6 +182,11 @@ def multi_resolution_pfa(
     ------
     ValueError
         If a whitening is asked for, or the extractor of ``local=True`` has no classifier.
+
+    References
+    ----------
+    Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
+    Workshops 2017, section 3.4, Algorithm 1; section 4.1 for the distances.
     """
     given = [name for name in ("whitening", "n_components") if settings.get(name) is not None]
     if given:

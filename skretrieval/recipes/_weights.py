@@ -49,6 +49,11 @@ def gsw(
     pipeline : Pipeline
         Unfitted.
 
+    References
+    ----------
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, section 3.1, eq 10.
+
     Examples
     --------
     >>> from skretrieval import recipes
@@ -73,6 +78,11 @@ def sjw(*, n_channels: float | int = 0.3, rho: float = 100.0, **settings: Unpack
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, section 3.3, eqs 14-24.
     """
     return describe_and_search(SJWPooler(n_channels, rho), {}, **settings)
 
@@ -80,7 +90,7 @@ def sjw(*, n_channels: float | int = 0.3, rho: float = 100.0, **settings: Unpack
 def adaptive_gaussian(
     *, alpha: float = 0.1, channel: str | Callable | None = "element", **settings: Unpack[Settings]
 ) -> Pipeline:
-    """Return adaptive Gaussian and element-value weights, an unsupervised aggregation of VGG16's pool5.
+    """Return adaptive Gaussian and element-value weights of VGG16's pool5 (Wang et al. 2018).
 
     Parameters
     ----------
@@ -93,6 +103,11 @@ def adaptive_gaussian(
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Wang, Zhu, Pang, Li, Li, Qian, "Adaptive co-weighting deep convolutional features for object retrieval", ICME 2018,
+    sections 2.2 and 2.3, Algorithm 1 and eqs 1-5.
     """
     return describe_and_search(AdaptiveGaussianPooler(alpha, channel), {}, **settings)
 
@@ -109,6 +124,11 @@ def crow(**settings: Unpack[Settings]) -> Pipeline:
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features", ECCV
+    Workshops 2016, sections 4.1 and 4.2.
     """
     return describe_and_search(CroWPooler(), {}, **settings)
 
@@ -127,6 +147,10 @@ def spoc(*, center_prior: bool = True, **settings: Unpack[Settings]) -> Pipeline
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Babenko, Lempitsky, "Aggregating deep convolutional features for image retrieval", ICCV 2015.
     """
     return describe_and_search(SPoCPooler(center_prior), {"n_components": 256}, **settings)
 
@@ -145,6 +169,13 @@ def mac(**settings: Unpack[Settings]) -> Pipeline:
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Razavian, Sullivan, Carlsson, Maki, "Visual instance retrieval with deep convolutional networks", arXiv:1412.6574,
+    2014.
+
+    Tolias, Sicre, Jegou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR 2016.
     """
     return describe_and_search(MACPooler(), {}, **settings)
 
@@ -163,12 +194,17 @@ def gem(*, p: float = 3.0, **settings: Unpack[Settings]) -> Pipeline:
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", IEEE Transactions on Pattern
+    Analysis and Machine Intelligence 2019, eq 3.
     """
     return describe_and_search(GeMPooler(p), {}, **settings)
 
 
 def sba(*, n_parts: int = 25, **settings: Unpack[Settings]) -> Pipeline:
-    """Return part-based weighting (PWA, and SBA of the same authors): 4096 whitened dimensions unless told otherwise.
+    """Return part-based weighting (PWA, and SBA of the same authors): 4096 whitened dimensions by default.
 
     Parameters
     ----------
@@ -181,6 +217,14 @@ def sba(*, n_parts: int = 25, **settings: Unpack[Settings]) -> Pipeline:
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Xu, Shi, Qi, Wang, Xiao, "Unsupervised part-based weighting aggregation of deep convolutional features for image
+    retrieval", AAAI 2018.
+
+    Xu, Wang, Qi, Shi, Xiao, "Unsupervised semantic-based aggregation of deep convolutional features", IEEE Transactions
+    on Image Processing 2019.
     """
     return describe_and_search(PartWeightedPooler(n_parts), {"n_components": 4096}, **settings)
 
@@ -197,6 +241,11 @@ def scda(**settings: Unpack[Settings]) -> Pipeline:
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Wei, Luo, Wu, Zhou, "Selective convolutional descriptor aggregation for fine-grained image retrieval", IEEE
+    Transactions on Image Processing 26(6), 2017, sections III-B and III-C.
     """
     parts = [(reduce, WeightedPooler("scda", reduce=reduce)) for reduce in ("mean", "max")]
     defaults: Settings = {"whitening": None}
@@ -217,5 +266,10 @@ def how(**settings: Unpack[Settings]) -> Pipeline:
     -------
     pipeline : Pipeline
         Unfitted.
+
+    References
+    ----------
+    Tolias, Jenicek, Chum, "Learning and aggregating deep local descriptors for instance-level recognition", ECCV 2020,
+    section 3.1.
     """
     return describe_and_search(WeightedPooler("activation_norm"), {}, **settings)

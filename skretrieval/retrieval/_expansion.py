@@ -79,10 +79,11 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     .. [1] O. Chum, J. Philbin, J. Sivic, M. Isard, A. Zisserman, "Total recall: automatic query expansion with
            a generative feature model for object retrieval", ICCV 2007.
     .. [2] F. Radenovic, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human annotation",
-           TPAMI 2019.
+           IEEE Transactions on Pattern Analysis and Machine Intelligence 2019. The weights ``s ** alpha``.
     .. [3] H. Zhao, J. Wu, D. Zhang, P. Liu, "Toward improving image retrieval via global saliency weighted feature",
-           ISPRS International Journal of Geo-Information 10(4), 2021.
+           ISPRS International Journal of Geo-Information 10(4):249, 2021. Section 2.4.
     .. [4] D. Jeong, S. Choo, W. Seo, N. I. Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017.
+           Section 4.2, equation 8.
 
     Examples
     --------

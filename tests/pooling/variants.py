@@ -68,7 +68,7 @@ VARIANTS = [
         for n in (1, 4)
     ],
     *[
-        # the six combinations of S002's figure 4; alpha = 1 is nGaussian
+        # the six combinations of figure 4 of Wang et al. (2018); alpha = 1 is nGaussian
         _case(
             f"gaussian-{alpha}-{channel}",
             AdaptiveGaussianPooler(alpha, channel),

@@ -171,7 +171,7 @@ def grmac(feature_map, n_levels=3, p=3.0, region_norm=None, include_global=False
 
 
 def region_integration(feature_map, n_levels=3):
-    """S001 without whitening: crow weights, count-based channel weights with eps = 1, regions and the whole map."""
+    """Liao et al. (2022) unwhitened: crow weights, counts as channel weights (eps = 1), regions and the whole map."""
     feature_map = as_map(feature_map)
     weights = region_integration_channel_weights(feature_map)
     weighted = weights[:, None, None] * crow_spatial(feature_map) * feature_map
@@ -190,7 +190,7 @@ def region_integration_channel_weights(feature_map):
 
 
 def square_sum_rmac(feature_map, n_levels=3):
-    """S003, algorithm 1: strided maxima, root of their summed squares per scale, sum over scales, l2."""
+    """Seddati et al. (2017), algorithm 1: strided maxima, root of summed squares per scale, sum of scales, l2."""
     return l2(square_sum_rmac_raw(feature_map, n_levels))
 
 
@@ -298,7 +298,7 @@ def sjw(feature_map, n_channels=0.3, rho=100.0, saliency_norm="sum", channel_com
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Adaptive Gaussian (S002)
+# Adaptive Gaussian (Wang et al. 2018)
 
 
 def gaussian_center(feature_map, alpha=0.1):

@@ -1,4 +1,4 @@
-"""Brute-force regional second-order pooling (S004), straight from the formulas, one map and one region at a time.
+"""Regional second-order pooling (Jeong et al. 2017) by brute force, from the formulas, one map and region at a time.
 
 Nothing here imports ``skretrieval``. What decides (which cells are salient, which cluster a point belongs to, which
 cells lie in a hull) is computed with exact fractions, so that a tie is a tie; the rest is float64 with ``math.fsum``,

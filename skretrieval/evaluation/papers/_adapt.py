@@ -1,4 +1,4 @@
-"""What the papers' settings become on a small folder of photographs with labels."""
+"""Adapt the papers' settings to a small folder of photographs with labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def subset(photographs: PhotoSet, positions: np.ndarray) -> PhotoSet:
 
 
 class Adapter:
-    """Builds what a paper's settings become on a small folder, and says what had to change."""
+    """Builds the Pipelines of a paper's settings for a small folder, and notes what had to change."""
 
     def __init__(
         self,

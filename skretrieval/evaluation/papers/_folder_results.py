@@ -1,4 +1,4 @@
-"""What came out on a folder, beside what the papers printed."""
+"""Figures found on a folder, beside the papers' figures."""
 
 from __future__ import annotations
 

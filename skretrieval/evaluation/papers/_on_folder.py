@@ -68,7 +68,7 @@ def reproduce_on_folder(
     image_size : int, default=None
         Longest side in pixels; several resolutions are scaled in proportion.
     memory : path, default=None
-        Where the maps are kept; None for a temporary folder.
+        Where the maps are cached; None for a temporary folder.
     verbose : bool, default=False
         Show progress bars.
     say : callable, default=None

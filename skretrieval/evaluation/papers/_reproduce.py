@@ -1,4 +1,4 @@
-"""The papers' tables run again: what was printed, what comes out here, and what is missing to tell."""
+"""Run the papers' tables again: printed figures, ours, and what is missing for the others."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def reproduce(
     image_size : int, default=None
         Longest side; None for the papers'.
     memory : path, default=None
-        Where the maps are kept; None for a temporary folder, on the disk that ``TMPDIR`` names. Each photograph goes
+        Where the maps are cached; None for a temporary folder, on the disk that ``TMPDIR`` names. Each photograph goes
         through each network once (VGG16's pool5 of a photograph of 1024 pixels takes 1.5 MB).
     verbose : bool, default=False
         Show progress bars.
@@ -225,7 +225,7 @@ class _Runner:
         self._done: dict[str, list[Evaluation]] = {}
 
     def run_tables(self, rows: list[TableRow]) -> None:
-        """Run the methods: those of the same extractor and pooler one after the other, whose descriptors then go."""
+        """Run the methods, grouped by extractor and pooler; the descriptors of a group are dropped at its end."""
         pipelines = [self._pipeline(row) if row.recipe else None for row in rows]
         alike: dict[str | None, list[int]] = {}
         for place, pipeline in enumerate(pipelines):
@@ -309,7 +309,7 @@ def points_of(sweep: Sweep) -> Iterator[tuple[TableRow, Any]]:
 
 
 def _missing_weights(extractor: Any, download: bool) -> str | None:
-    """Tell which file of weights an extractor needs and has not; what learns its own needs none."""
+    """Tell which file of weights an extractor lacks; one that learns its own weights needs none."""
     return extractor.missing_weights(download) if hasattr(extractor, "missing_weights") else None
 
 
@@ -323,14 +323,14 @@ def _weights_of(extractor: Any, backbone: str | None, weights: Any) -> Any:
 
 
 class _Collections:
-    """Which collections are here, asked once each."""
+    """Tells which collections are on this machine; each is looked up once."""
 
     def __init__(self, data_home: Any, download: bool):
         self.data_home, self.download = data_home, download
         self._found: dict[str, str] = {}
 
     def missing(self, dataset: str, params: dict[str, Any]) -> list[str]:
-        """Name what an evaluation would need and has not."""
+        """Name what is missing for an evaluation."""
         base = ENLARGED.get(dataset, (dataset,))[0]
         needed = [(base, params.get("options")), *((more, None) for more in ENLARGED.get(dataset, ())[1:])]
         if params.get("whitening_set") == "sibling":

@@ -115,7 +115,7 @@ def evaluate_points(
     points : sequence
         Its values.
     workspace : Workspace
-        Where the maps are kept.
+        Where the maps are cached.
     names : sequence of str
         What to call each.
     data_home, download, **params

@@ -17,13 +17,15 @@ from ...extraction import ConvFeatureExtractor
 
 #: What the tables are of.
 PAPERS = {
-    "S000": "H. Zhao et al., Toward improving image retrieval via global saliency weighted feature, "
+    "S000": "Zhao, Wu, Zhang, Liu, Toward improving image retrieval via global saliency weighted feature, "
     "ISPRS International Journal of Geo-Information 10(4):249, 2021",
-    "S001": "Feature weighting and region integration of convolutional features for image retrieval",
-    "S002": "Unsupervised aggregation of deep convolutional features: adaptive Gaussian filter and element-value "
-    "sensitive channel weights",
-    "S003": "Multi-resolution, multi-layer R-MAC with principal feature selection and class activation maps",
-    "S004": "D.-j. Jeong et al., Regional deep feature aggregation for image retrieval",
+    "S001": "Liao, Fan, Zheng, Lin, Cao, Image retrieval based on the weighted and regional integration of CNN "
+    "features, KSII Transactions on Internet and Information Systems 16(3):894-907, 2022",
+    "S002": "Wang, Zhu, Pang, Li, Li, Qian, Adaptive co-weighting deep convolutional features for object retrieval, "
+    "ICME 2018",
+    "S003": "Seddati, Dupont, Mahmoudi, Parian, Towards good practices for image retrieval based on CNN features, "
+    "ICCV Workshops 2017",
+    "S004": "Jeong, Choo, Seo, Cho, Regional deep feature aggregation for image retrieval, ICASSP 2017",
 }
 _SCALES = {"percent": 0.01, "fraction": 1.0, "score": 1.0}
 
@@ -144,7 +146,7 @@ class Sweep:
 
 
 def paper_tables(papers: Collection[str] | None = None) -> list[TableRow]:
-    """Figures of the main tables of the papers, in the order of print.
+    """Return the figures of the main tables of the papers, in the order of print.
 
     Tables that compare with methods without a counterpart here have their rows too, without a recipe. S002's Table 2
     is missing: in the text that was transcribed it is a picture.

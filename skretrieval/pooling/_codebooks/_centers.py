@@ -1,4 +1,4 @@
-"""Centres of local descriptors: how they are learned, which is nearest, and what is left to it."""
+"""Centres of local descriptors: learn them, find the nearest, sum the residuals to it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _half_distances(cells: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
 
 
 def rounding(centers: np.ndarray) -> float:
-    """Return below what the difference of a unit vector and a fitted centre is only rounding."""
+    """Return the size below which the difference of a unit vector and a fitted centre is only rounding."""
     return 4 * float(np.finfo(centers.dtype).eps)
 
 

@@ -21,11 +21,12 @@ from .._engine._per_cell import per_cell
 
 
 class ClassActivationMask(BasePooler):
-    """Pool only the cells that speak for the most likely class of the network (S003, local descriptor).
+    """Pool only the cells that speak for the most likely class of the network (local descriptors).
 
     The classifier of the backbone is applied to the averaged map; with ``w`` the weights of the winning class,
     ``heat_ij = sum_k w_k x_kij``, and cells with ``heat >= threshold * mean(heat)`` are kept. The mask is resized to
-    the other maps of a tuple by nearest neighbour. S003 compares these "local" descriptors beside the global ones.
+    the other maps of a tuple by nearest neighbour. Seddati et al. (2017)
+    compare these "local" descriptors beside those of the whole map.
 
     Parameters
     ----------
@@ -46,8 +47,8 @@ class ClassActivationMask(BasePooler):
         Fraction of the mean heat that a cell needs. If no cell reaches it (the mean is negative), all are kept.
 
     n_resolutions : int, default=1
-        How many resolutions were summed into the maps: the average is divided by it, so that the classifier sees its
-        own scale (A-23).
+        How many resolutions were summed into the maps: the average is divided by it, so that the classifier sees
+        activations of the scale that it was trained on.
 
     random_state : int, RandomState instance or None, default=None
         For ``weights=None``, as for the extractor.
@@ -68,13 +69,16 @@ class ClassActivationMask(BasePooler):
 
     Notes
     -----
-    S003 finds that the local descriptors do not help (93.97 instead of 93.98 on Holidays). A nonlinearity between
-    classifier and average (SqueezeNet) is left out.
+    Seddati et al. (2017) find that the local descriptors do not help (93.97 instead of 93.98 on
+    Holidays). A nonlinearity between classifier and average (SqueezeNet) is left out.
 
     References
     ----------
-    S003, section on class activation maps; Zhou et al., "Learning deep features for discriminative localization",
-    CVPR 2016.
+    Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
+    Workshops 2017, section 3.4.
+
+    Zhou, Khosla, Lapedriza, Oliva, Torralba, "Learning deep features for discriminative localization", CVPR 2016,
+    section 2.
 
     Examples
     --------
@@ -119,14 +123,17 @@ class ClassActivationMask(BasePooler):
 
     def _check_parameters(self) -> None:
         if not isinstance(self.pooler, BasePooler):
-            raise TypeError(f"pooler must be a pooler of this package, got {type(self.pooler).__name__}")
+            raise TypeError(f"pooler must be a pooler of this package, got {type(self.pooler).__name__}.")
         if self.pooler._learns:
-            raise ValueError("ClassActivationMask takes poolers that learn nothing in fit")
+            raise ValueError(
+                f"ClassActivationMask takes poolers that learn nothing in fit, got {self.pooler!r}."
+            )
         self.pooler._validate_params()
         self.pooler._check_parameters()
         if self.pooler._gives_region_sets:
             raise ValueError(
-                "ClassActivationMask: its pooler gives region sets, but has to give one descriptor per image."
+                "ClassActivationMask takes poolers that give one descriptor per image, but region sets are what "
+                f"{self.pooler!r} gives."
             )
 
     def _start(self, channels: list[int]) -> None:
@@ -149,7 +156,7 @@ class ClassActivationMask(BasePooler):
             given = "maps in memory" if extractor is None else f"those of a {type(extractor).__name__}"
             raise ValueError(
                 "backbone=None takes the classifier from the network that the maps come from: it needs the FeatureMaps "
-                f"of a ConvFeatureExtractor, got {given}"
+                f"of a ConvFeatureExtractor, got {given}."
             )
         # the weights by name, too: the key is of those that make maps, the classifier's are not among them
         network = f"{extractor.cache_key()}-{extractor.weights}"

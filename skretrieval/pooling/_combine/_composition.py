@@ -115,13 +115,15 @@ class PoolerComposition(BasePooler, _BaseComposition):
         title = type(self).__name__
         if isinstance(self.poolers, list | tuple):
             if not self.poolers:
-                raise ValueError(f"{title} needs at least one (name, pooler)")
+                raise ValueError(f"{title} needs at least one (name, pooler), got an empty list.")
             if not all(isinstance(part, tuple | list) and len(part) == 2 for part in self.poolers):
-                raise ValueError(f"{title}: poolers must be a list of (name, pooler) tuples")
+                raise ValueError(
+                    f"{title}: poolers must be a list of (name, pooler) tuples, got {self.poolers!r}."
+                )
             self._validate_names([name for name, _ in self.poolers])
         for name, pooler in self._named():
             if not isinstance(pooler, BasePooler):
-                raise TypeError(f"{title}: {name!r} is no pooler but {type(pooler).__name__}")
+                raise TypeError(f"{title}: {name!r} is no pooler but {type(pooler).__name__}.")
             pooler._validate_params()
             pooler._check_parameters()
 
@@ -170,7 +172,7 @@ class PoolerComposition(BasePooler, _BaseComposition):
             weights = np.asarray(self.weights, dtype=float)
             if weights.shape != (len(named),) or not np.isfinite(weights).all() or not weights.any():
                 raise ValueError(
-                    f"weights must be {len(named)} finite numbers, one per descriptor and not all 0, got {self.weights}"
+                    f"weights must be {len(named)} finite numbers, one per descriptor, not all 0, got {self.weights}."
                 )
         self.poolers_ = [(name, clone(pooler)) for name, pooler in named]
         for (_, pooler), own in zip(self.poolers_, channels, strict=True):

@@ -11,7 +11,7 @@ from ._composition import PoolerComposition
 
 
 class PoolerFusion(PoolerComposition):
-    """Several poolers over the same maps, from one pass: their weighted sum (S000 eq 10), or all side by side.
+    """Several poolers over the same maps, from one pass: their weighted sum (GSW), or all side by side.
 
     By default ``v = l2( sum_i w_i l2(pooler_i(maps)) )``. A part that is zero leaves the others alone. GSW is
     ``PoolerFusion([("grmac", GRMACPooler()), ("sjw", SJWPooler())], weights=[0.6, 0.4])``.
@@ -52,13 +52,17 @@ class PoolerFusion(PoolerComposition):
     Notes
     -----
     With ``combine="regions"`` the output is a list of n arrays of shape (n_parts, d), or of as many rows as the parts
-    have regions, as :class:`RegionalSecondOrderPooler` gives: S003 so compares the descriptor of the whole image
-    beside that of its most telling cells (:class:`ClassActivationMask`). Containers of ``set_output`` are no use for
-    it.
+    have regions, as :class:`RegionalSecondOrderPooler` gives: Seddati et al. (2017) compare the descriptor of the
+    whole image and that of its most telling cells (:class:`ClassActivationMask`) in this way. Containers of
+    ``set_output`` are no use for it.
 
     References
     ----------
-    S000: Zhao et al., "GSW", ISPRS International Journal of Geo-Information 2021, section 3.1, eq 10.
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, section 3.1, eq 10.
+
+    Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
+    Workshops 2017, section 4.1 (the region set of two).
 
     Examples
     --------
@@ -97,7 +101,7 @@ class PoolerFusion(PoolerComposition):
         if tuples and single:
             raise ValueError(
                 f"PoolerFusion: {', '.join(map(repr, tuples))} take tuples of maps, but {', '.join(map(repr, single))} "
-                "single ones; LayerwisePooler makes a pooler of tuples out of a pooler of single maps"
+                "single ones; LayerwisePooler makes a pooler of tuples out of a pooler of single maps."
             )
 
     def _check_values(self, batch: Batch) -> None:

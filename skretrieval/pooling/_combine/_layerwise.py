@@ -16,8 +16,9 @@ from ._composition import PoolerComposition
 class LayerwisePooler(PoolerComposition):
     """Pool each map of a tuple (layers, resolutions) and combine the descriptors.
 
-    Concatenation over the layers of a network is S003's multi-layer form and, with `weights`, MS-RMAC; the sum
-    over resolutions is late fusion (Gordo et al.), the maximum and the power mean SuperGlobal's scale GeM.
+    Concatenation over the layers of a network is the multi-layer form of Seddati et al. (2017) and, with `weights`,
+    MS-RMAC; the sum over resolutions is late fusion (Gordo et al. 2017), the maximum and the power mean SuperGlobal's
+    scale GeM (Shao et al. 2023).
 
     Parameters
     ----------
@@ -61,9 +62,14 @@ class LayerwisePooler(PoolerComposition):
 
     References
     ----------
-    S003, section on multi-layer features; Gordo et al., "End-to-end learning of deep visual representations for
-    image retrieval", IJCV 2017 (late fusion of resolutions); Shao et al., "Global features are all you need for
-    image retrieval and reranking", ICCV 2023 (scale GeM).
+    Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
+    Workshops 2017, section 3.4 (layers side by side) and section 3.2 (MS-RMAC).
+
+    Gordo, Almazan, Revaud, Larlus, "End-to-end learning of deep visual representations for image retrieval",
+    International Journal of Computer Vision 2017 (late fusion of resolutions).
+
+    Shao, Chen, Karpur, Cui, Araujo, Cao, "Global features are all you need for image retrieval and reranking", ICCV
+    2023, section 3.1 (scale GeM).
 
     Examples
     --------
@@ -97,7 +103,7 @@ class LayerwisePooler(PoolerComposition):
         super()._check_parameters()
         for name, pooler in self._named():
             if pooler._layers:
-                raise ValueError(f"LayerwisePooler: {name!r} takes tuples of maps itself")
+                raise ValueError(f"LayerwisePooler: {name!r} takes tuples of maps itself.")
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
@@ -105,7 +111,7 @@ class LayerwisePooler(PoolerComposition):
         if not isinstance(self.poolers, list | tuple):
             named = [(f"map{i}", self.poolers) for i in range(len(channels))]
         elif len(named) != len(channels):
-            raise ValueError(f"{len(named)} poolers were given for tuples of {len(channels)} maps")
+            raise ValueError(f"{len(named)} poolers were given for tuples of {len(channels)} maps.")
         self._start_parts(named, [[count] for count in channels])
 
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:

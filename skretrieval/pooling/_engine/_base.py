@@ -258,7 +258,7 @@ class BasePooler(  # type: ignore[call-arg]
         Parameters
         ----------
         X : FeatureMaps or sequence of maps
-            Where the extractor has a `memory` that keeps descriptors, it is looked at and added to.
+            Where the extractor has a `memory` that caches descriptors, it is looked at and added to.
         describe : callable, default=None
             Takes the place of `_describe`, and gives `RegionRows`.
 
@@ -295,7 +295,7 @@ class BasePooler(  # type: ignore[call-arg]
         return results.finish()
 
     def _start_by_zeros(self, channels: list[int]) -> None:
-        """Fit where all was cached: a zero map, as an unreadable photograph has, does for a first map."""
+        """Fit where all was cached: a zero map, as of an unreadable photograph, stands in for the first map."""
         self._start(channels)
         zeros = (torch.zeros(1, count, 1, 1) for count in channels)
         batches = tuple(Batch(np.zeros(1, dtype=int), zero, True) for zero in zeros)

@@ -88,7 +88,7 @@ class RegionRows(NamedTuple):
 
 @contextmanager
 def one_thread(maps: torch.Tensor, unless: bool = False) -> Iterator[None]:
-    """Run torch's operations on `maps` in the calling thread alone, if they are on the CPU; not so `unless`.
+    """Run torch's operations on `maps` in the calling thread alone, if they are on the CPU and not `unless`.
 
     An operation of pooling takes fractions of a millisecond, and at its end the threads of a team wait for each
     other. By OpenMP's default they wait actively: where another process, or the limit of a container, keeps one of
@@ -126,14 +126,14 @@ def n_entries(X: Any) -> int:
         if X.ndim != 4 and not ragged:
             raise ValueError(
                 "Expected a 4-D array (n, C, H, W), a list of (C, H, W) maps or FeatureMaps; "
-                f"got shape {tuple(X.shape)}"
+                f"got shape {tuple(X.shape)}."
             )
         n = len(X)
     elif hasattr(X, "__len__") and hasattr(X, "__getitem__") and not isinstance(X, str | bytes | dict):
         n = len(X)
     else:
         raise ValueError(
-            f"Expected feature maps (a list, a 4-D array or FeatureMaps), got {type(X).__name__}"
+            f"Expected feature maps (a list, a 4-D array or FeatureMaps), got {type(X).__name__}."
         )
     if n == 0:
         raise ValueError("Found 0 feature maps (empty X) while a minimum of 1 is required.")
@@ -182,9 +182,9 @@ def iter_batches(
         is_tuple = isinstance(tensors, tuple)
         if is_tuple != layers:
             raise ValueError(
-                f"Entry {indices[0]}: got a tuple of {len(tensors)} maps; pool each with LayerwisePooler"
+                f"Entry {indices[0]}: got a tuple of {len(tensors)} maps; pool each with LayerwisePooler."
                 if is_tuple
-                else f"Entry {indices[0]}: expected a tuple of maps (several layers), got one map"
+                else f"Entry {indices[0]}: expected a tuple of maps (several layers), got one map."
             )
         if not layers:
             tensors = (tensors,)
@@ -216,7 +216,7 @@ def raise_channels(index: int, found: list[int], expected: list[int]) -> None:
     def words(counts):
         return counts[0] if len(counts) == 1 else tuple(counts)
 
-    raise ValueError(f"Entry {index}: has {words(found)} channels, but {words(expected)} were expected")
+    raise ValueError(f"Entry {index}: has {words(found)} channels, but {words(expected)} were expected.")
 
 
 def _checked(indices: np.ndarray, maps: torch.Tensor, source: FeatureMaps | None) -> Batch:
@@ -229,7 +229,7 @@ def _checked(indices: np.ndarray, maps: torch.Tensor, source: FeatureMaps | None
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(torch.nonzero(~torch.isfinite(maps).flatten(1).all(dim=1))[0])
         kind = "NaN" if bool(torch.isnan(maps[bad]).any()) else "infinity"
-        raise ValueError(f"Entry {indices[bad]}: the feature map contains {kind}")
+        raise ValueError(f"Entry {indices[bad]}: the feature map contains {kind}.")
     return Batch(indices, maps, low >= 0, source)
 
 
@@ -256,12 +256,12 @@ def _from_memory(
         entry = X[index]
         if layers:
             if not isinstance(entry, tuple | list):
-                raise ValueError(f"Entry {index}: expected a tuple of maps (several layers), got one map")
+                raise ValueError(f"Entry {index}: expected a tuple of maps (several layers), got one map.")
             shapes = tuple(_check_map(index, layer) for layer in entry)
         else:
             if isinstance(entry, tuple) and entry and hasattr(entry[0], "ndim") and entry[0].ndim == 3:
                 raise ValueError(
-                    f"Entry {index}: got a tuple of {len(entry)} maps; pool each with LayerwisePooler"
+                    f"Entry {index}: got a tuple of {len(entry)} maps; pool each with LayerwisePooler."
                 )
             shapes = (_check_map(index, entry),)
         found = [shape[0] for shape in shapes]
@@ -283,13 +283,13 @@ def _from_memory(
 def _check_map(index: int, entry: Any) -> tuple[int, int, int]:
     """Return the shape of one map after checking rank, type and size."""
     if not isinstance(entry, np.ndarray | torch.Tensor):
-        raise ValueError(f"Entry {index}: expected an array or tensor (C, H, W), got {type(entry).__name__}")
+        raise ValueError(f"Entry {index}: expected an array or tensor (C, H, W), got {type(entry).__name__}.")
     if entry.ndim != 3:
-        raise ValueError(f"Entry {index}: expected 3 dimensions, got {entry.ndim}")
+        raise ValueError(f"Entry {index}: expected 3 dimensions, got {entry.ndim}.")
     if isinstance(entry, np.ndarray) and entry.dtype.kind not in "fiub":
-        raise ValueError(f"Entry {index}: expected real numbers, got dtype {entry.dtype}")
+        raise ValueError(f"Entry {index}: expected real numbers, got dtype {entry.dtype}.")
     if min(entry.shape) == 0:
-        raise ValueError(f"Entry {index}: the feature map of shape {tuple(entry.shape)} is empty")
+        raise ValueError(f"Entry {index}: the feature map of shape {tuple(entry.shape)} is empty.")
     return tuple(entry.shape)
 
 

@@ -11,7 +11,7 @@ from ._regions import whole
 
 
 def idf(amounts: torch.Tensor, eps: float) -> torch.Tensor:
-    """Weigh rare channels up: ``log((K * eps + sum_h a_h) / (eps + a_k))`` (CroW section 4.2; S000 eq 17).
+    """Weigh rare channels up: ``log((K * eps + sum_h a_h) / (eps + a_k))``.
 
     Parameters
     ----------
@@ -24,12 +24,27 @@ def idf(amounts: torch.Tensor, eps: float) -> torch.Tensor:
     -------
     weights : tensor of shape (N, K)
         Non-negative; zero when K = 1.
+
+    References
+    ----------
+    Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features",
+    ECCV Workshops 2016, section 4.2.
+
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, eq 17, which
+    prints no ``K * eps``; without it a map of equal cells would give the logarithm of 0.
     """
     return ((amounts.shape[1] * eps + amounts.sum(dim=1, keepdim=True)) / (eps + amounts)).log()
 
 
 def sparsity(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps: float = 1e-6) -> torch.Tensor:
-    """Inverse frequency of the fraction of non-zero cells (CroW's channel weight)."""
+    """Inverse frequency of the fraction of non-zero cells (CroW's channel weight).
+
+    References
+    ----------
+    Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features",
+    ECCV Workshops 2016, section 4.2.
+    """
     return idf(_nonzero(maps) / (maps.shape[2] * maps.shape[3]), eps)
 
 
@@ -39,10 +54,10 @@ def sparsity_deviation(
     channel_combine: str = "product",
     return_deviation: bool = False,
 ):
-    """Inverse frequency of sparsity and standard deviation together (S000 eqs 14-17).
+    """Inverse frequency of sparsity and standard deviation together (SJW).
 
     ``c1 = N / max(#zeros, 1)``, ``c2`` the population standard deviation, ``c = c1 * c2`` (as printed) or the sum
-    of both scaled to sum 1 (as the text before it says, D-3), then :func:`idf`.
+    of both scaled to sum 1 (as the text before eq 16 says), then :func:`idf`.
 
     Returns
     -------
@@ -50,11 +65,14 @@ def sparsity_deviation(
         Channel weights.
     deviation : tensor of shape (N, K)
         c2, only with `return_deviation`.
+
+    References
+    ----------
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, section 3.3, eqs 14-17.
     """
     n_cells = maps.shape[2] * maps.shape[3]
-    zeros = (n_cells - _nonzero(maps)).clamp_min(
-        1
-    )  # floored at 1: a channel without zeros stays finite (A-7)
+    zeros = (n_cells - _nonzero(maps)).clamp_min(1)  # floored at 1: a channel without zeros stays finite
     rarity = n_cells / zeros
     spread = deviation(maps)
     if channel_combine == "product":
@@ -76,7 +94,7 @@ def _sparsity_deviation_term(
 
 
 def deviation(maps: torch.Tensor) -> torch.Tensor:
-    """Return the population standard deviation of each channel (S000 eq 15), float64 (N, K).
+    """Return the population standard deviation of each channel, float64 (N, K).
 
     Computed in float64; what is below the round-off of the mean counts as zero, so that constant channels give
     exactly 0. For float64 maps that is ``mean (x - mean)^2``, for float32 maps ``mean x^2 - mean^2``: the squares are
@@ -96,7 +114,7 @@ def deviation(maps: torch.Tensor) -> torch.Tensor:
 
 
 def selected_channels(deviation: torch.Tensor, n_channels: float) -> torch.Tensor:
-    """Return the fraction `n_channels` of channels that vary most (S000 before eq 18), (N, n) indices.
+    """Return the fraction `n_channels` of channels that vary most, (N, n) indices.
 
     Ties go to the lower index; deviations that differ by round-off are ties.
     """
@@ -117,9 +135,14 @@ def _nonzero(maps: torch.Tensor) -> torch.Tensor:
 
 
 def count_sparsity(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps: float = 1.0) -> torch.Tensor:
-    """Inverse frequency of the number of positive cells: ``log(sum_h N_h / (eps + N_k))`` (S001, channel weight).
+    """Inverse frequency of the number of positive cells: ``log(sum_h N_h / (eps + N_k))``.
 
     Counts, not fractions, and nothing is added to the numerator; a zero map gets zero weights.
+
+    References
+    ----------
+    Liao, Fan, Zheng, Lin, Cao, "Image retrieval based on the weighted and regional integration of CNN features", KSII
+    Transactions on Internet and Information Systems 16(3):894-907, 2022, section 3.2.
     """
     counts = _nonzero(maps)
     total = counts.sum(dim=1, keepdim=True)
@@ -127,10 +150,15 @@ def count_sparsity(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps:
 
 
 def element(maps: torch.Tensor, spatial: torch.Tensor | None = None, eps: float = 1e-12) -> torch.Tensor:
-    """Inverse frequency of the squared mean of the weighted channel (eChannel, S002 eqs 4-5).
+    """Inverse frequency of the squared mean of the weighted channel (eChannel).
 
     ``b_k = (Omega_k / (H W))^2`` with ``Omega_k`` the spatially weighted sum. eps is a mere guard against empty maps:
-    the values span seven orders of magnitude, so a larger one would change the result (A-16).
+    the values span seven orders of magnitude, so a larger one would change the result.
+
+    References
+    ----------
+    Wang, Zhu, Pang, Li, Li, Qian, "Adaptive co-weighting deep convolutional features for object retrieval", ICME
+    2018, section 2.3, eqs 4-5.
     """
     height, width = maps.shape[2:]
     weighted = sum_cells(maps, whole(height, width), spatial)[:, 0].double()

@@ -51,6 +51,11 @@ def max_cells(maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | Non
     The maximum over a box is that over its rows and then over its columns. Along either side the borders of all boxes
     cut the map into stripes; every cell is read once for the maxima of the stripes, and the maximum of a box is that
     of the stripes it consists of.
+
+    References
+    ----------
+    Tolias, Sicre, Jegou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR 2016 (MAC and
+    R-MAC).
     """
     maps = _weighted(maps, spatial)
     if _is_whole(boxes, maps):
@@ -101,7 +106,16 @@ def _fold_rows(maps: torch.Tensor) -> torch.Tensor:
 def power_mean_cells(
     maps: torch.Tensor, boxes: np.ndarray, spatial: torch.Tensor | None = None, p: float = 3.0
 ) -> torch.Tensor:
-    """Power mean ``(mean x^p)^(1/p)``: mean for p = 1, maximum for p = inf (S000 eq 12; GeM)."""
+    """Power mean ``(mean x^p)^(1/p)``: mean for p = 1, maximum for p = inf.
+
+    References
+    ----------
+    Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", IEEE Transactions on Pattern
+    Analysis and Machine Intelligence 2019, eq 3 (GeM).
+
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, eq 12 (GR-MAC).
+    """
     if not p >= 1:
         raise ValueError(f"p must be at least 1, got {p}.")
     if p == 1:
@@ -151,7 +165,7 @@ def regional_power_mean_cells(
     region_p: float = 2.5,
     window: int = 5,
 ) -> torch.Tensor:
-    """Power mean of cells that are half themselves, half the power mean of their neighbourhood (regional GeM).
+    """Power mean of cells that were averaged with the power mean of their neighbourhood (regional GeM).
 
     ``x'_p = x_p / 2 + (mean over q around p of x_q^region_p)^(1 / region_p) / 2`` over the whole map, weighted cells
     if there are weights, then the power mean of exponent `p` over each region. Beyond the border the map is mirrored

@@ -83,7 +83,8 @@ def rmac(height: int, width: int, n_levels: int = 3, include_global: bool = Fals
     n_levels : int, default=3
         Number of scales; scale l has windows of side ``2 * min(H, W) // (l + 1)``.
     include_global : bool, default=False
-        Whether the whole map is one more, last region (S001 has it, S000 and the original R-MAC do not; A-3).
+        Whether the whole map is one more, last region (Liao et al. 2022 have it, Zhao et al. 2021 and the
+        original R-MAC do not).
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Salient points of S004: cells of large response, or detections in the photograph where the response is large.
+"""Salient points of Jeong et al. (2017): cells of large response, or detections where the response is large.
 
 Coordinates are (x, y) in an image that spans ``[0, width] x [0, height]``: the centre of cell (i, j) of a map of H x W
 cells is ``((j + 0.5) * width / W, (i + 0.5) * height / H)``.
@@ -23,7 +23,7 @@ _STRENGTH = 5e-4
 
 
 def strongest(values: np.ndarray, n: int) -> np.ndarray:
-    """Mark the `n` largest values of each row, and what ties with the last of them (A-25).
+    """Mark the `n` largest values of each row, and what ties with the last of them.
 
     Parameters
     ----------
@@ -43,7 +43,9 @@ def strongest(values: np.ndarray, n: int) -> np.ndarray:
 
 
 def salient_cells(response: np.ndarray, n_min: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of the cells of largest response, in units of cells (A-26).
+    """Centres of the cells of largest response, in units of cells.
+
+    Cells of the map, not of the response enlarged to the photograph, where the largest values would all be neighbours.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ def packed(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def hessian_points(grey: np.ndarray) -> np.ndarray:
     """Detect blobs and corners: maxima of the determinant of the Hessian over position and scale.
 
-    S004 takes the Hessian-affine detector, of which only the positions matter here (A-25).
+    Jeong et al. (2017) take the Hessian-affine detector. Only positions matter here, so the affine shapes are left out.
 
     Parameters
     ----------
@@ -153,7 +155,7 @@ def response_at(response: np.ndarray, points: np.ndarray, size: tuple[float, flo
 def salient_points(
     response: np.ndarray, detected: np.ndarray, size: tuple[float, float], n_max: int, n_min: int
 ) -> np.ndarray:
-    """Return the detections of largest response, or cells of the map where there are too few (S004 section 2).
+    """Return the detections of largest response, or cells of the map where there are too few.
 
     Parameters
     ----------

@@ -33,23 +33,31 @@ def center_prior(maps: torch.Tensor) -> torch.Tensor:
 
 
 def response(maps: torch.Tensor) -> torch.Tensor:
-    """Sum over channels, divided by its Euclidean norm; zero for a zero map (S004 eq 1)."""
+    """Sum over channels, divided by its Euclidean norm; zero for a zero map.
+
+    References
+    ----------
+    Jeong, Choo, Seo, Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017, eq 1.
+    """
     return l2(_total(maps).flatten(1)).view(len(maps), *maps.shape[2:]).to(maps.dtype)
 
 
 def crow(maps: torch.Tensor) -> torch.Tensor:
-    """Square root of the normalised response (CroW with alpha = beta = 2; S001 eqs 2-3).
+    """Square root of the normalised response (CroW with alpha = beta = 2).
 
     References
     ----------
     Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features",
     ECCV Workshops 2016, section 4.1.
+
+    Liao, Fan, Zheng, Lin, Cao, "Image retrieval based on the weighted and regional integration of CNN features", KSII
+    Transactions on Internet and Information Systems 16(3):894-907, 2022, section 3.2, eqs 2-3.
     """
     return response(maps).sqrt()
 
 
 def activation_norm(maps: torch.Tensor) -> torch.Tensor:
-    """Euclidean norm over channels: how strongly a cell answers, whatever to.
+    """Euclidean norm over channels: how strongly a cell responds, in whatever channels.
 
     With ``reduce="sum"`` the weighted SPoC of HOW, without its smoothing and reduction of the local descriptors (both
     of which need training). Defined for maps with negative activations, too.
@@ -117,11 +125,17 @@ def scda(maps: torch.Tensor, connectivity: int = 4) -> torch.Tensor:
 
 
 def adaptive_gaussian(maps: torch.Tensor, alpha: float = 0.1, sigma_scale: float = 0.25) -> torch.Tensor:
-    """Gaussian around the strongest cells (aGaussian, S002 eqs 1-3).
+    """Gaussian around the strongest cells (aGaussian).
 
     The centre is the mean place of the cells whose sum over channels reaches the ``ceil(alpha * H * W)``-th largest,
-    all ties included (A-14); ``sigma = sigma_scale * max(H, W)``, half of the way from the centre of the map to
-    its farther border (A-15). With ``alpha=1`` the centre is that of the map (nGaussian).
+    all ties included: taking the first cells would pull the centre of a map of equal cells to its top.
+    ``sigma = sigma_scale * max(H, W)`` is by default half of the way from the centre of the map to its farther border.
+    With ``alpha=1`` the centre is that of the map (nGaussian).
+
+    References
+    ----------
+    Wang, Zhu, Pang, Li, Li, Qian, "Adaptive co-weighting deep convolutional features for object retrieval", ICME
+    2018, section 2.2, eqs 1-3.
     """
     height, width = maps.shape[2:]
     n_cells = height * width
@@ -149,7 +163,7 @@ def saliency(
     eps: float = 1e-6,
     channel_combine: str = "product",
 ) -> torch.Tensor:
-    """Weighted selected channels plus their global contrast (S000 eqs 18-22).
+    """Weighted selected channels plus their global contrast.
 
     ``M = sqrt(Sal / ||Sal||)`` with ``Sal`` the channel-weighted sum of the channels that vary most, and
     ``S = M + rho * Sw'`` where ``Sw`` sums each cell's distance to every other cell in the grey levels of M.
@@ -164,16 +178,22 @@ def saliency(
         Weight of the global contrast.
     saliency_norm : {"sum", "none", "l2", "max", "minmax"}, default="sum"
         Normalisation of Sw before it is added. The paper prints none, with which its own table over rho
-        cannot arise; dividing by the sum is inferred (A-9).
+        cannot arise; dividing by the sum is inferred.
     eps : float, default=1e-6
         Guard of the logarithm in the channel weights.
     channel_combine : {"product", "sum"}, default="product"
-        How sparsity and deviation make the channel weight (D-3).
+        How sparsity and deviation make the channel weight: as the paper's eq 16 prints it, or as the text
+        before it says.
 
     Returns
     -------
     weights : tensor of shape (N, H, W)
         Non-negative.
+
+    References
+    ----------
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, section 3.3, eqs 18-22.
     """
     weights, deviation = sparsity_deviation(maps, eps, channel_combine, return_deviation=True)
     return saliency_from(maps, weights, deviation, n_channels, rho, saliency_norm)
@@ -204,7 +224,7 @@ def saliency_from(
 
 
 def global_contrast(values: torch.Tensor) -> torch.Tensor:
-    """Sum of distances from each value to all values of its row, in O(n log n) (S000 eq 21).
+    """Sum of distances from each value to all values of its row, in O(n log n) (Zhao et al. 2021, eq 21).
 
     With the values ascending and gaps ``g_t = v_t - v_{t-1}``, each gap is crossed by ``t`` pairs from the left and
     ``n - t`` from the right; sums of non-negative numbers only, so nothing cancels.

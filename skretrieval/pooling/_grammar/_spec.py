@@ -46,7 +46,7 @@ def region_vectors(maps: torch.Tensor, spec: Spec) -> torch.Tensor:
     """Return the weighted, normalised vector of each region, before they are summed.
 
     ``normalise_r(channel_k * REDUCE over cells p in r of spatial_p * x_kp)``: the channel weight stands inside
-    the region's normalisation, as S001 has it; without one the place makes no difference.
+    the region's normalisation, as Liao et al. (2022) have it; without one the place makes no difference.
 
     Parameters
     ----------

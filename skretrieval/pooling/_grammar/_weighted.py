@@ -34,13 +34,14 @@ class WeightedPooler(TermParameters, SpecPooler):
     Parameters
     ----------
     spatial : str, callable or None, default=None
-        Weight of each cell: "center_prior" (SPoC), "crow" (CroW, S001), "response" (S004), "saliency" (S000),
-        "adaptive_gaussian" (S002), "activation_norm" (HOW), "scda" (mask of the main object), or a function of maps
-        (N, K, H, W) that returns (N, H, W) or (1, H, W).
+        Weight of each cell: "center_prior" (SPoC), "crow" (CroW), "response" (Jeong et al. 2017), "saliency" (SJW,
+        Zhao et al. 2021), "adaptive_gaussian" (Wang et al. 2018), "activation_norm" (HOW), "scda" (mask of the main
+        object), or a function of maps (N, K, H, W) that returns (N, H, W) or (1, H, W).
 
     channel : str, callable or None, default=None
-        Weight of each channel: "sparsity" (CroW), "count_sparsity" (S001), "sparsity_deviation" (S000), "element"
-        (S002), or a function of the maps and the spatial weights (or None) that returns (N, K).
+        Weight of each channel: "sparsity" (CroW), "count_sparsity" (Liao et al. 2022), "sparsity_deviation" (SJW,
+        Zhao et al. 2021), "element" (Wang et al. 2018), or a function of the maps and the spatial weights (or None)
+        that returns (N, K).
 
     regions : str or callable, default="whole"
         "whole", "rmac" (grid of R-MAC), or a function of (height, width) in cells that returns boxes
@@ -60,7 +61,8 @@ class WeightedPooler(TermParameters, SpecPooler):
 
     whiten : bool, default=False
         PCA-whiten each region's vector, with axes learned in fit from all regions of all images, and l2-normalise
-        it again (R-MAC, S001). Regions without activation are left out of both (A-13).
+        it again, as R-MAC and Liao et al. (2022) do. Regions without activation are left out of both: whitened, their
+        zero vectors would become a direction of their own.
 
     n_components : int or None, default=None
         Dimensions kept by `whiten`; None keeps as many as the data has.
@@ -75,6 +77,11 @@ class WeightedPooler(TermParameters, SpecPooler):
 
     region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
+
+    References
+    ----------
+    The functions behind the names, in ``skretrieval.pooling.spatial``, ``channel``, ``regions`` and ``reductions``,
+    cite the publication of each term.
 
     Examples
     --------

@@ -15,7 +15,7 @@ from .._grammar._spec import Spec, SpecPooler
 
 
 class AdaptiveGaussianPooler(SpecPooler):
-    """Sum pooling under a Gaussian centred on the strongest cells (aGaussian and eChannel, S002).
+    """Sum pooling under a Gaussian centred on the strongest cells (aGaussian and eChannel).
 
     ``beta_k = B_k * Omega_k`` with ``Omega_k = sum_ij x_kij S_ij``, S a Gaussian around the mean place of the strongest
     cells, and ``B_k = log((K eps + sum_h b_h) / (eps + b_k))``, ``b_k = (Omega_k / (H W))^2``.
@@ -30,10 +30,12 @@ class AdaptiveGaussianPooler(SpecPooler):
         are the six combinations of the paper's figure 4.
 
     eps : float, default=1e-12
-        Guard of the logarithm in "element" (A-16).
+        Guard of the logarithm in "element". The squared means span seven orders of magnitude, so that a larger guard
+        would change the result.
 
     sigma_scale : float, default=0.25
-        Standard deviation of the Gaussian as a fraction of the longer side (A-15).
+        Standard deviation of the Gaussian as a fraction of the longer side. A quarter is the paper's "half the
+        distance" from the centre of the map to its farthest border.
 
     rectify : bool, default=True
         Replace negative activations by zero first; without it ``channel="sparsity"`` refuses them.
@@ -45,7 +47,8 @@ class AdaptiveGaussianPooler(SpecPooler):
 
     References
     ----------
-    S002, Algorithm 1 and eqs 1-5.
+    Wang, Zhu, Pang, Li, Li, Qian, "Adaptive co-weighting deep convolutional features for object retrieval", ICME
+    2018, sections 2.2 and 2.3, Algorithm 1 and eqs 1-5.
 
     Examples
     --------

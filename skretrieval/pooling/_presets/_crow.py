@@ -32,7 +32,7 @@ class CroWPooler(SpecPooler):
     References
     ----------
     Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features",
-    ECCV Workshops 2016.
+    ECCV Workshops 2016, sections 4.1 and 4.2.
 
     Examples
     --------

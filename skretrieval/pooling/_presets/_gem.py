@@ -32,11 +32,12 @@ class GeMPooler(SpecPooler):
     Notes
     -----
     Activations are cut at 0, not at 1e-6 as in the authors' code, which turns empty maps into uniform
-    descriptors (A-6).
+    descriptors.
 
     References
     ----------
-    Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019.
+    Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", IEEE Transactions on Pattern
+    Analysis and Machine Intelligence 2019, eq 3.
 
     Examples
     --------

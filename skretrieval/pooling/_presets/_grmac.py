@@ -13,7 +13,7 @@ from .._grammar._spec import Spec, SpecPooler
 
 
 class GRMACPooler(SpecPooler):
-    """Sum over R-MAC's regions of the power mean of each channel (S000 eqs 11-13).
+    """Sum over R-MAC's regions of the power mean of each channel (GR-MAC).
 
     ``g_k = sum_r (1/|R_r| sum_{x in R_r} x_k^p)^(1/p)``.
 
@@ -26,11 +26,11 @@ class GRMACPooler(SpecPooler):
         Exponent, at least 1: 1 is the mean, ``numpy.inf`` the maximum.
 
     region_norm : {"l2", None}, default=None
-        Normalisation of each region's vector before the sum. Eq 13 sums raw values; R-MAC, which the method
-        follows, normalises (A-5).
+        Normalisation of each region's vector before the sum. The default sums raw values, as the
+        paper's eq 13 does; R-MAC, which the method follows, normalises.
 
     include_global : bool, default=False
-        Whether the whole map is one more region (A-3).
+        Whether the whole map is one more region. The paper counts the regions of the grid only.
 
     rectify : bool, default=True
         Replace negative activations by zero first. Without it a fractional `p` refuses negative activations.
@@ -42,7 +42,8 @@ class GRMACPooler(SpecPooler):
 
     References
     ----------
-    S000: Zhao et al., "GSW", ISPRS International Journal of Geo-Information 2021, section 3.2.
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, section 3.2, eqs 11-13.
 
     Examples
     --------

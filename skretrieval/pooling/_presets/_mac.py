@@ -22,7 +22,10 @@ class MACPooler(SpecPooler):
 
     References
     ----------
-    Razavian et al., "Visual instance retrieval with deep convolutional networks", 2014; Tolias, Sicre, Jegou,
+    Razavian, Sullivan, Carlsson, Maki, "Visual instance retrieval with deep convolutional networks", arXiv:1412.6574,
+    2014.
+
+    Tolias, Sicre, Jegou, "Particular object retrieval with integral max-pooling of CNN activations",
     ICLR 2016.
 
     Examples

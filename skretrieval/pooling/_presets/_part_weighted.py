@@ -190,7 +190,7 @@ class PartWeightedPooler(BasePooler):
         self._validate_params()
         n_parts = len(self.parts_)
         if part is not None and not 0 <= part < n_parts:
-            raise IndexError(f"part {part} is out of range for {n_parts} parts.")
+            raise IndexError(f"part {part} is out of range for {n_parts} parts (0 to {n_parts - 1}).")
         parts = torch.tensor(self.parts_ if part is None else self.parts_[part : part + 1])
 
         def weights(batch: Batch) -> torch.Tensor:
@@ -242,7 +242,7 @@ class StreamedVariance:
         self.square = np.zeros(size)  # sum of squared differences from the mean
 
     def update(self, rows: np.ndarray) -> None:
-        """Add rows (N, size): the moments of both parts, and what their means differ by."""
+        """Add rows (N, size): combine the moments of both parts and the difference of their means."""
         n = len(rows)
         mean = rows.mean(axis=0)
         gap = mean - self.mean

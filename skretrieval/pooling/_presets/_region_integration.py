@@ -15,7 +15,7 @@ from .._grammar._spec import Spec, SpecPooler
 
 
 class RegionIntegrationPooler(SpecPooler):
-    """Sum of whitened regions of cross-dimensionally weighted maps (S001).
+    """Sum of whitened regions of cross-dimensionally weighted maps.
 
     Cells weigh by CroW's spatial weight, channels by ``b_k = log(sum_h N_h / (1 + N_k))`` with N_k the number of
     positive cells, both from the whole map. The regions of R-MAC's grid and the whole map are sum-pooled, each is
@@ -45,12 +45,14 @@ class RegionIntegrationPooler(SpecPooler):
 
     Notes
     -----
-    A region without activation is left out of the fit and of the sum (A-13). The paper's Table 1 names Oxford5k
-    and L = 3 as the best, but shows Paris6k's values and L = 2 ahead (D-6); the default stays 3.
+    A region without activation is left out of the fit and of the sum: whitened, its zero vector would
+    become a direction of its own. The paper's Table 1 names Oxford5k
+    and L = 3 as the best, but shows Paris6k's values and L = 2 ahead; the default stays 3.
 
     References
     ----------
-    S001: "Feature weighting and region integration", sections on weighting and integration.
+    Liao, Fan, Zheng, Lin, Cao, "Image retrieval based on the weighted and regional integration of CNN features", KSII
+    Transactions on Internet and Information Systems 16(3):894-907, 2022, sections 3.2 and 3.3.
 
     Examples
     --------

@@ -21,7 +21,7 @@ class RMACPooler(SpecPooler):
         Scales of the region grid.
 
     include_global : bool, default=False
-        Whether the whole map is one more region (A-3).
+        Whether the whole map is one more region. The original R-MAC has none; later code adds it.
 
     whiten : bool, default=False
         PCA-whiten and re-normalise each region's vector with axes learned in fit from all regions: the complete

@@ -15,7 +15,7 @@ from .._grammar._spec import Spec, SpecPooler
 
 
 class SJWPooler(SpecPooler):
-    """Sum pooling with saliency joint weights (S000 eqs 14-24).
+    """Sum pooling with saliency joint weights (SJW).
 
     Channels weigh by the rarity of ``(N / #zeros) * deviation``; cells by the weighted sum of the channels that
     vary most plus `rho` times the global contrast of that map.
@@ -31,13 +31,13 @@ class SJWPooler(SpecPooler):
     saliency_norm : {"sum", "none", "l2", "max", "minmax"}, default="sum"
         Normalisation of the contrast before it is added. The paper prints none, but then `rho` would change
         nothing, against its own Table 10: "sum" is inferred, being the one form in which the paper's range of
-        rho moves the result (A-9). "none" is the formula as printed.
+        rho moves the result. "none" is the formula as printed.
 
     eps : float, default=1e-6
         Guard of the logarithm in the channel weights.
 
     channel_combine : {"product", "sum"}, default="product"
-        How sparsity and deviation make the channel weight: as eq 16 prints it, or as its text says (D-3).
+        How sparsity and deviation make the channel weight: as eq 16 prints it, or as the text before it says.
 
     rectify : bool, default=True
         Replace negative activations by zero first; without it they are an error.
@@ -49,7 +49,8 @@ class SJWPooler(SpecPooler):
 
     References
     ----------
-    S000: Zhao et al., "GSW", ISPRS International Journal of Geo-Information 2021, section 3.3.
+    Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
+    Journal of Geo-Information 10(4):249, 2021, section 3.3, eqs 14-24.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from .._grammar._reductions import max_cells
 
 
 class SquareSumRMACPooler(BoxesMixin, BasePooler):
-    """Root of the summed squares of window maxima, at several scales (RMAC-modified, S003 Algorithm 1).
+    """Root of the summed squares of window maxima, at several scales (RMAC-modified).
 
     At scale l the windows have side ``k = max(1, ceil(2 min(H, W) / (l + 1)))`` and stride ``max(1, floor(0.4 k))``,
     without padding; ``u_lk = sqrt(sum over windows of max^2)``, and the descriptor is ``l2(sum_l u_l)``.
@@ -28,7 +28,8 @@ class SquareSumRMACPooler(BoxesMixin, BasePooler):
         Number of scales.
 
     ceil_mode : bool, default=False
-        Whether a last window may reach beyond the border, so that no cell is left out (A-17).
+        Whether a last window may reach beyond the border, so that no cell is left out. The
+        default is that of the max-pooling in the authors' framework.
 
     rectify : bool, default=True
         Replace negative activations by zero first: squares lose their sign.
@@ -40,7 +41,8 @@ class SquareSumRMACPooler(BoxesMixin, BasePooler):
 
     References
     ----------
-    S003, Algorithm 1 ("OSRMAC").
+    Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
+    Workshops 2017, section 3.4, Algorithm 1 ("OSRMAC").
 
     Examples
     --------

@@ -22,7 +22,13 @@ class SumPooler(SpecPooler):
 
     References
     ----------
-    S004 (Jeong et al.), as baseline; Kalantidis et al., ECCV Workshops 2016 ("uCroW").
+    Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features",
+    ECCV Workshops 2016 ("uCroW").
+
+    Babenko, Lempitsky, "Aggregating deep convolutional features for image retrieval", ICCV 2015, section 3 (SPoC, of
+    which this is the sum without the centre prior).
+
+    Jeong, Choo, Seo, Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017 (uCroW as a baseline).
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Candidate regions of S004: convex hulls of the clusters of salient points, and the whole map.
+"""Candidate regions of Jeong et al. (2017): convex hulls of the clusters of salient points, and the whole map.
 
 A stage on the host, in float64, because it decides: which cells belong to a region must depend neither on the device
 nor on the batch. Ties (symmetric maps have many) go to the lower index, whatever the order of the sums. Everything
@@ -231,7 +231,7 @@ def candidate_regions(
 ) -> list[ImageRegions]:
     """Cluster the salient points of each image and return the hulls of all unions of clusters, and the whole.
 
-    A hull of fewer than `min_cells` cells (S004: an area close to zero; A-27), or without any response, is left
+    A hull of fewer than `min_cells` cells (the paper: of an area close to zero), or without any response, is left
     out. The whole image is always there, last, so that an image has between 1 and ``2 ** n_clusters`` regions.
 
     Parameters

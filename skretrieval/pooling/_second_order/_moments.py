@@ -1,4 +1,6 @@
-"""Second-order pooling of regions: weighted second moment, regularised matrix logarithm, vector (S004 section 3).
+"""Second-order pooling of regions: weighted second moment, regularised matrix logarithm, vector.
+
+The equations are those of Jeong et al. (2017), "Regional deep feature aggregation for image retrieval", ICASSP.
 
 Functions of batched tensors on any device. The local descriptors stay in the precision of the maps; second moments and
 logarithms are float64, because the logarithm shows the small eigenvalues as large as the large ones.
@@ -17,7 +19,7 @@ _ROUND = 32
 
 
 def region_sums(maps: torch.Tensor, weights: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """First-order region vectors, ``beta o sum over cells of the region``, l2-normalised (S004 eqs 3 and 9).
+    """First-order region vectors, ``beta o sum over cells of the region``, l2-normalised (eqs 3 and 9).
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ def region_sums(maps: torch.Tensor, weights: torch.Tensor, masks: torch.Tensor) 
 
 
 def local_descriptors(maps: torch.Tensor, weights: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
-    """Reduced local descriptors ``U^T (beta o f_p)``, without subtracting a mean (S004 eq 4).
+    """Reduced local descriptors ``U^T (beta o f_p)``, without subtracting a mean (eq 4).
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def second_order(
     offdiag_scale: float = 1.0,
     trace_normalize: bool = False,
 ) -> torch.Tensor:
-    """``l2(vec(log G))`` of every region, with ``G`` its alpha-weighted second moment (S004 eq 5).
+    """``l2(vec(log G))`` of every region, with ``G`` its alpha-weighted second moment (eq 5).
 
     Parameters
     ----------
@@ -77,9 +79,10 @@ def second_order(
     masks : tensor of shape (N, M, P), dtype bool
         Cells of the regions.
     reg : float
-        ``reg * trace(G) / K'`` is added to the diagonal (A-29).
+        ``reg * trace(G) / K'`` is added to the diagonal: a region with fewer cells than K' has a singular G.
     offdiag_scale : float
-        Factor of the entries off the diagonal; sqrt(2) makes dot products those of the matrices (A-30).
+        Factor of the entries off the diagonal; sqrt(2) makes dot products those of the matrices. The paper
+        prints the plain triangle, factor 1.
     trace_normalize : bool
         Whether G is divided by its trace, so that the scale of the features does not matter.
 
@@ -163,7 +166,7 @@ def regularised_log(
 
 
 def vectorize(matrices: torch.Tensor, offdiag_scale: float = 1.0) -> torch.Tensor:
-    """Upper triangles with the diagonal, row by row (vec of S004 eq 5).
+    """Upper triangles with the diagonal, row by row (vec of eq 5).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Batches of feature maps with their weights and candidate regions (S004 sections 2 and 3)."""
+"""Batches of feature maps with their weights and candidate regions (Jeong et al. 2017)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Piece:
     maps : tensor of shape (N, K, H, W)
         Feature maps, rectified or not.
     spatial : tensor of shape (N, P), float64
-        Spatial weights alpha: the response of each cell, normalised (S004 eq 1).
+        Spatial weights alpha: the response of each cell, normalised (Jeong et al. 2017, eq 1).
     channel : tensor of shape (N, K)
         Channel weights beta.
     masks : tensor of shape (N, M, P), dtype bool
@@ -153,7 +153,7 @@ def piece_of(
 
 
 def find_regions(batch: Batch, response: np.ndarray, settings: RegionSettings) -> list[ImageRegions]:
-    """Find the candidate regions of the images of a batch (S004 section 2).
+    """Find the candidate regions of the images of a batch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Regional second-order pooling (S004)."""
+"""Regional second-order pooling (Jeong et al. 2017)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def regions_are_boxes(pooler: Any) -> bool:
 
 
 class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
-    """Several descriptors per image: second-order pooling over candidate regions (S004).
+    """Several descriptors per image: second-order pooling over candidate regions.
 
     Salient points are clustered, and the convex hulls of all unions of clusters, with the whole image as the last,
     are the regions of an image. In each, the local descriptors, weighted by channel sparsity and reduced to `n_local`
@@ -74,7 +74,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         which show nothing but the object, are described as a whole.
 
     order : {2, 1}, default=2
-        1 pools the weighted sums of the local descriptors instead (S004 eq 9, the paper's ablation), with the same
+        1 pools the weighted sums of the local descriptors instead (eq 9, the paper's ablation), with the same
         whitening.
 
     min_cells : int, default=2
@@ -131,7 +131,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
 
     References
     ----------
-    S004: Jeong, Choo, Seo, Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017.
+    Jeong, Choo, Seo, Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017, eqs 1-6 and 9.
 
     Examples
     --------
@@ -247,7 +247,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         """Find the candidate regions of each image, to be drawn: region r belongs to row r of the descriptors.
 
         With the pairs of :meth:`skretrieval.retrieval.NearestNeighborsRetriever.best_regions`, it shows which part of
-        each result matched (figure 2 of S004). Needs no fit.
+        each result matched (figure 2 of the paper). Needs no fit.
 
         Parameters
         ----------

@@ -100,6 +100,7 @@ def test_sweeps_on_a_folder(things):
     assert "best at 100 in the paper" in text
 
 
+@pytest.mark.slow
 def test_an_extractor_that_learns_does_so_on_one_half(things):
     """Neither half may teach the network that searches it, in methods nor in sweeps."""
     found = reproduce_on_folder(

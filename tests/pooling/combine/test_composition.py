@@ -1,4 +1,4 @@
-"""The chain of S003 with local descriptors, from photographs to region sets, against its formulas."""
+"""The chain of Seddati et al. (2017) with local descriptors, from photographs to region sets, against its formulas."""
 
 import joblib
 import numpy as np

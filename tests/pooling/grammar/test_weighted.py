@@ -117,7 +117,7 @@ def test_presets_are_specs(terms, preset):
 
 
 def test_spec_of_region_integration():
-    """S001 without whitening, but for its channel weight, said with functions of a user."""
+    """Region integration (Liao et al. 2022) without whitening; the channel weight is a function of the user."""
 
     def count_sparsity(maps, spatial):
         counts = (maps > 0).sum(dim=(2, 3)).to(maps.dtype)

@@ -1,4 +1,4 @@
-"""S001, S002 and S003 beyond the common tests: golden values, region whitening, the terms they share."""
+"""Poolers of three papers beyond the common tests: golden values, region whitening, the terms they share."""
 
 import joblib
 import numpy as np
@@ -29,7 +29,7 @@ def test_golden_values():
 
 
 def test_equal_cells_centre_the_gaussian():
-    """All ties count (A-14): a "first cells" rule would put the centre near the top."""
+    """All ties count: a "first cells" rule would put the centre near the top."""
     maps = np.ones((1, 2, 24, 32))
     maps[0, 1] = np.arange(24)[:, None] - 11.5 + 12  # only to weigh the rows
     even = AdaptiveGaussianPooler(channel=None).fit_transform(np.ones((1, 1, 24, 32)))
@@ -38,7 +38,7 @@ def test_equal_cells_centre_the_gaussian():
 
 
 def whitened_by_hand(maps, n_components):
-    """S001 with loops: all region vectors, PCA-whitening of the l2-normalised ones, l2, sum."""
+    """Region integration with loops: all region vectors, PCA-whitening of the l2-normalised ones, l2, sum."""
     vectors, owners = [], []
     for owner, feature_map in enumerate(maps):
         channel = reference.region_integration_channel_weights(feature_map)

@@ -1,4 +1,4 @@
-"""Candidate regions of S004 against exact fractions: salient points, clusters, hulls and the cells inside them."""
+"""Candidate regions against exact fractions: salient points, clusters, hulls and the cells inside them."""
 
 import sys
 from fractions import Fraction
@@ -128,7 +128,7 @@ def test_fewer_cells_than_wanted_are_all():
 
 @pytest.mark.parametrize(("height", "width"), [(5, 7), (1, 6), (4, 1), (1, 1)])
 def test_response_at_pixels_is_the_resized_map(height, width):
-    """S004 resizes the responses to the image; only the values at the points are needed."""
+    """Jeong et al. (2017) resize the responses to the image; only the values at the points are needed."""
     response = np.random.default_rng(0).random((height, width))
     image_width, image_height = 41, 30
     resized = torch.nn.functional.interpolate(

@@ -39,7 +39,7 @@ def ranked(rows, slow):
 
 
 def test_the_smaller_of_global_and_local_distance():
-    # S003: d = min(||g_q - g_i||_1, ||l_q - l_i||_1), never global with local.
+    # Seddati et al. (2017): d = min(||g_q - g_i||_1, ||l_q - l_i||_1), never global with local.
     rng = np.random.default_rng(0)
     (g, local), (gq, lq) = rng.normal(size=(2, 40, 6)), rng.normal(size=(2, 5, 6))
     local[3] = gq[0]  # a local descriptor equal to a global one means nothing
