@@ -3,9 +3,9 @@
 from ._distractors import fetch_flickr100k, fetch_revisitop1m
 from ._feature_maps import make_feature_maps
 from ._folder import check_box, list_images, load_image_folder
+from ._ground_truth import load_revisited_ground_truth
 from ._holidays import fetch_holidays
 from ._oxford import fetch_oxford5k, fetch_paris6k
-from ._pickles import load_revisited_ground_truth
 from ._revisited import fetch_roxford5k, fetch_rparis6k
 from ._samples import load_sample_photographs
 from ._store import get_data_home

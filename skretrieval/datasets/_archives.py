@@ -12,13 +12,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
-
-from .._io import move_into_place
+from .._io import move_into_place, progress_bar
 
 _LOG = logging.getLogger("skretrieval.datasets")
 
@@ -96,8 +95,10 @@ def extract(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with tqdm(desc=f"unpacking {archives[0].name}", unit=" files", disable=not progress) as bar:
-        writer = _Writer(archives[0], partial, limits, limits.total(packed), bar.update)
+    title = f"unpacking {archives[0].name}"
+    with progress_bar(desc=title, unit=" files") if progress else nullcontext() as bar:
+        advance = (lambda _: None) if bar is None else bar.update
+        writer = _Writer(archives[0], partial, limits, limits.total(packed), advance)
         try:
             _reader(archives[0])(archives[0], writer)
             if writer.members == 0:

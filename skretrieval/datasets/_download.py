@@ -14,19 +14,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from tqdm import tqdm
-
-from .._io import move_into_place
+from .._io import move_into_place, progress_bar
 from ._registry import RemoteFile
 
 _LOG = logging.getLogger("skretrieval.datasets")
 
 _CHUNK = 1 << 18
-_USER_AGENT = "skretrieval (https://pypi.org/project/scikit-retrieval)"
+_USER_AGENT = "skretrieval (https://github.com/scikit-retrieval/scikit-retrieval)"
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})  # worth asking the same server again
 _STARTS = {  # what a file of a kind begins with: a web page in its place is an error, not a data set
     ".tgz": b"\x1f\x8b",
@@ -37,8 +37,20 @@ _STARTS = {  # what a file of a kind begins with: a web page in its place is an 
 _PAGE = re.compile(rb"^\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 
 
+_LEAST_RATE = (
+    1024  # bytes a second, over the seconds of `timeout`; below it a server is taken for one that hangs
+)
+_MOST_ATTEMPTS = 1000  # at one server, however little each brings
+_TOLERANCE = 1.1  # sizes are those that others reported; a mirror may have packed a file anew
+_LARGEST = {"": 2**28, ".tgz": 2**34, ".gz": 2**34, ".zip": 2**34, ".rar": 2**34}  # where no size is known
+
+
 class _OtherServer(OSError):
     """Asking this server again is of no use."""
+
+
+class _TooSlow(OSError):
+    """What arrives is too little to wait for."""
 
 
 class _Damaged(OSError):
@@ -113,10 +125,10 @@ def _from_server(url: str, file: RemoteFile, path: Path, transfer: Transfer, sha
     """Ask one server until the file is whole, giving up when `n_retries` attempts in a row bring nothing new."""
     part = path.with_name(path.name + ".part")
     failed, furthest, restarted = 0, _size(part), False
-    while True:
+    for attempt in count(1):
         resumed = _size(part) > 0
         try:
-            _attempt(url, part, transfer, file.name, any_server=sha256 is not None)
+            _attempt(url, part, transfer, file, any_server=sha256 is not None)
             digest = _verify(part, file.name, sha256)
         except _OtherServer:
             raise
@@ -129,18 +141,26 @@ def _from_server(url: str, file: RemoteFile, path: Path, transfer: Transfer, sha
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS):
                 raise
-            failed = 0 if _size(part) > furthest else failed + 1
+            failed = 0 if _size(part) > furthest and not isinstance(error, _TooSlow) else failed + 1
             furthest = max(furthest, _size(part))
-            if failed > transfer.n_retries:
+            if failed > transfer.n_retries or attempt >= _MOST_ATTEMPTS:
                 raise
             time.sleep(transfer.delay * 2 ** max(failed - 1, 0))
         else:
             move_into_place(part, path)
             _state(part).unlink(missing_ok=True)
             return digest
+    raise AssertionError("the count of attempts has no end.")
 
 
-def _attempt(url: str, part: Path, transfer: Transfer, name: str, any_server: bool) -> None:
+def _limit(file: RemoteFile) -> int:
+    """Return how many bytes a file may have at most."""
+    if file.size is not None:
+        return int(file.size * _TOLERANCE) + 2**16
+    return _LARGEST.get(Path(file.name).suffix, _LARGEST[""])
+
+
+def _attempt(url: str, part: Path, transfer: Transfer, file: RemoteFile, any_server: bool) -> None:
     """Ask once, from where `part` ends.
 
     Without a known hash only the server that sent the beginning may continue it, and only while its file is the
@@ -178,6 +198,12 @@ def _attempt(url: str, part: Path, transfer: Transfer, name: str, any_server: bo
                 raise ConnectionError("the server continued another file.")
         else:
             offset = 0
+        limit = _limit(file)
+        if total is not None and total > limit:
+            _discard(part)
+            raise _OtherServer(
+                f"the server announces {total:,} bytes, more than the {limit:,} that it may have."
+            )
         _check_space(part, None if total is None else total - offset)
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if validator and validator.startswith("W/"):
@@ -186,23 +212,49 @@ def _attempt(url: str, part: Path, transfer: Transfer, name: str, any_server: bo
         _state(part).write_text(json.dumps(state), encoding="utf-8")
         with (
             open(part, "ab" if offset else "wb") as out,
-            tqdm(
-                desc=name,
+            progress_bar(
+                desc=file.name,
                 total=total,
                 initial=offset,
                 unit="B",
                 unit_scale=True,
                 unit_divisor=1024,
-                disable=not transfer.progress,
-            ) as bar,
+            )
+            if transfer.progress
+            else nullcontext() as bar,
         ):
-            while chunk := response.read(_CHUNK):
+            pace = _Pace(transfer.timeout)
+            while chunk := response.read1(_CHUNK):  # what there is, so that a trickle is seen as one
+                offset += len(chunk)
+                if offset > limit:
+                    out.close()
+                    _discard(part)
+                    raise _OtherServer(f"the server sends more than the {limit:,} bytes that it may have.")
                 out.write(chunk)
-                bar.update(len(chunk))
+                if bar is not None:
+                    bar.update(len(chunk))
+                pace.add(len(chunk))
             out.flush()
             os.fsync(out.fileno())
     if total is not None and _size(part) != total:  # http.client is silent when a connection ends early
         raise ConnectionError(f"the connection was cut after {_size(part):,} of {total:,} bytes.")
+
+
+class _Pace:
+    """Watches that something arrives."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.since, self.n_bytes = time.monotonic(), 0
+
+    def add(self, n_bytes: int) -> None:
+        """Count what has arrived; raise _TooSlow if it was too little for the time."""
+        self.n_bytes += n_bytes
+        passed = time.monotonic() - self.since
+        if passed >= self.seconds:
+            if self.n_bytes < _LEAST_RATE * passed:
+                raise _TooSlow(f"only {self.n_bytes:,} bytes came in {passed:.0f} s.")
+            self.since, self.n_bytes = time.monotonic(), 0
 
 
 def _verify(part: Path, name: str, sha256: str | None) -> str:

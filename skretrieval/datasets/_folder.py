@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import csv as csv_module
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from sklearn.utils import Bunch
 
-from ..extraction import ImageCrop
+from ..extraction import ImageCrop, read_size
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _ROLES = ("gallery", "query")
-_EXIF_ORIENTATION = 0x0112
 
 
 def load_image_folder(
@@ -167,12 +167,14 @@ def _walk(root: Path, extensions: tuple[str, ...]) -> tuple[list, np.ndarray | N
 def _read_table(root: Path, path: Path) -> tuple[list, np.ndarray | None, list, np.ndarray | None]:
     if not path.is_file():
         raise FileNotFoundError(f"No such table: {path}.")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv_module.DictReader(file, skipinitialspace=True)
+    reader = csv_module.DictReader(io.StringIO(_text_of(path), newline=""), skipinitialspace=True)
+    try:
         columns = reader.fieldnames or []
         if "path" not in columns:
             raise ValueError(f"{path} has no column 'path'; its columns are {list(columns)}.")
         rows = list(reader)
+    except csv_module.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num + 1}: no table: {error}.") from error
     if not rows:
         raise ValueError(f"{path} has no rows.")
     items: dict[str, list] = {role: [] for role in _ROLES}
@@ -200,6 +202,27 @@ def _read_table(root: Path, path: Path) -> tuple[list, np.ndarray | None, list, 
         items["query"],
         np.array(labels["query"], dtype=str) if known else None,
     )
+
+
+def _text_of(path: Path) -> str:
+    """Read a table in UTF-8, or in UTF-16 with its mark, as spreadsheets save them.
+
+    Raises
+    ------
+    ValueError
+        If it is neither. An older code page cannot be told from another, and a wrong one gives wrong names.
+    """
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        shown = data[max(0, error.start - 20) : error.start + 20].decode("cp1252", "replace")
+        raise ValueError(
+            f"{path}, line {line}: {shown.strip()!r} is not UTF-8 (byte 0x{data[error.start]:02x}). Save the table "
+            "as CSV UTF-8."
+        ) from error
 
 
 def _item(root: Path, row: dict[str, Any]) -> str | ImageCrop:
@@ -232,16 +255,25 @@ def check_box(image: Path, box: tuple[float, ...]) -> None:
     """
     if len(box) != 4:
         raise ValueError(f"box must be four numbers, left top right bottom, got {len(box)}.")
-    try:
-        with Image.open(image) as opened:
-            width, height = opened.size
-            if opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # stored on its side
-                width, height = height, width
-    except OSError as error:
-        raise ValueError(f"{image} cannot be read as an image: {error}.") from error
+    width, height = photograph_size(image)
     left, top, right, bottom = box
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(
             f"box {tuple(box)} doesn't lie inside {image} of {width}x{height} pixels: "
             f"0 <= left < right <= {width} and 0 <= top < bottom <= {height} must hold."
         )
+
+
+def photograph_size(image: str | os.PathLike) -> tuple[int, int]:
+    """Return width and height of an upright photograph, read from its header.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read; the message names it.
+    """
+    try:
+        return read_size(image)
+    except Exception as error:  # decoders raise whatever a file brings them to
+        reason = str(error).removesuffix(".") or type(error).__name__
+        raise ValueError(f"{os.fspath(image)} cannot be read as an image: {reason}.") from error

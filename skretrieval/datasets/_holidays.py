@@ -12,10 +12,10 @@ from typing import Any
 
 import filelock
 import numpy as np
-from PIL import Image
 from sklearn.utils import Bunch
 
 from .._io import move_into_place
+from ..extraction import read_orientation
 from ._registry import HOLIDAYS, HOLIDAYS_UPRIGHT, Archive
 from ._store import Options, by_stem, described, fetch
 
@@ -175,8 +175,7 @@ def _upright(photographs: dict[str, str], rotations: dict[str, int], folder: Pat
     result, needed = {}, {}
     for name, path in photographs.items():
         turn = _CLOCKWISE[rotations.get(name, 0)]
-        with Image.open(path) as opened:
-            written = opened.getexif().get(_ORIENTATION, 1)
+        written = read_orientation(path)
         result[name] = path
         if turn != written:
             needed[name] = turn

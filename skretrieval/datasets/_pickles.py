@@ -1,188 +1,274 @@
 """Ground-truth pickles read without running anything: plain containers and numpy arrays, nothing else.
 
-The format is interpreted with stand-ins: `numpy.dtype`, `numpy.ndarray` and the functions that numpy's pickles call
-are replaced by classes of this module, which take bytes and checked type codes. No function that a pickle names is
-ever called, and no state that it gives ever reaches numpy's own ``__setstate__``.
+The format is interpreted here, operation by operation: no unpickler runs, no function that a pickle names is called,
+and what is made is counted as it is made.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import pickletools
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch
 
 _MAX_BYTES = 64 << 20
+_MAX_OPERATIONS = 2_000_000
 _MAX_DEPTH = 32
 _SIMPLE_TYPE = re.compile(r"[<>=|]?([biuf](1|2|4|8)|[SU]\d{1,4}|O(4|8)?)$")
-# Operations that numpy's pickles of plain containers never have: other classes, persistent ids, extensions, buffers.
-_REFUSED = frozenset(
-    {"PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
-    | {"NEXT_BUFFER", "READONLY_BUFFER", "EMPTY_SET", "ADDITEMS", "FROZENSET"}
+_TEXTS_AND_NUMBERS = frozenset(
+    {
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+    }
+    | {
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+    }
+    | {"BINBYTES8", "BYTEARRAY8"}
 )
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "LIST": list, "DICT": dict}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-class _Type:
-    """Stands for numpy.dtype: takes what its pickles give, and accepts numbers, strings and objects only."""
+class _Named:
+    """Stands for a function or a type that a pickle names, and for an array until its values come."""
 
-    def __init__(self, code: str, align: bool = False, copy: bool = False):
-        if not isinstance(code, str) or not _SIMPLE_TYPE.match(code):
-            raise ValueError(f"arrays of type {code!r} are not read.")
-        self.code = code.lstrip("<>=|")
-        self.order: Literal["<", ">", "=", "|"] = "="
-
-    def __setstate__(self, state: tuple) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
-        if order not in ("<", ">", "=", "|") or any(part is not None for part in state[2:5]):
-            raise ValueError("structured array types are not read.")
-        self.order = order
-
-    @property
-    def is_object(self) -> bool:
-        return self.code.startswith("O")
-
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.code).newbyteorder(self.order)
-
-    def read(self, raw: Any) -> np.ndarray:
-        if isinstance(raw, str):  # written by Python 2
-            raw = raw.encode("latin1")
-        if self.is_object or not isinstance(raw, bytes | bytearray):
-            raise ValueError("an array of numbers has no bytes.")
-        return np.frombuffer(bytes(raw), dtype=self.dtype())
-
-
-class _Array:
-    """Stands for numpy.ndarray."""
-
-    def __init__(self) -> None:
+    def __init__(self, kind: str, code: str = "") -> None:
+        self.kind, self.code = kind, code
+        self.order: Any = None
         self.value: Any = None
 
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, fortran, raw = state
-        if not isinstance(kind, _Type):
-            raise ValueError("an array has no type.")
-        if kind.is_object:
-            if not isinstance(raw, list):
-                raise ValueError("an array of objects has no list of them.")
-            self.value = raw
-        else:
-            self.value = kind.read(raw).reshape(shape, order="F" if fortran else "C")
 
-
-class _Global:
-    """What a pickle gets for a name: it can be called, and nothing can be set on it."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Any):
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError("it gives a state to a function.")
-
-
-def _ndarray(*arguments: Any) -> Any:
-    """Stand for numpy.ndarray where a pickle says which class to make; it never calls it itself."""
-    raise ValueError("it makes an array in a way that numpy's pickles don't.")
-
-
-def _reconstruct(mark: Any, shape: Any, code: Any) -> _Array:
-    return _Array()
-
-
-def _frombuffer(raw: Any, kind: _Type, shape: Any, order: str) -> _Array:
-    array = _Array()
-    array.value = kind.read(raw).reshape(shape, order="F" if order == "F" else "C")
-    return array
-
-
-def _scalar(kind: _Type, raw: Any = None) -> Any:
-    return kind.read(raw)[0].item()
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"text in the encoding {encoding!r} is not read.")
-    return text.encode("latin1")
-
-
-def _bytes(*arguments: Any) -> bytes:
-    """Make the empty bytes, which protocols before 3 write as a call."""
-    if arguments:
-        raise ValueError("it makes bytes in a way that Python's pickles don't.")
-    return b""
-
-
-_GLOBALS: dict[tuple[str, str], Any] = {
-    ("numpy", "dtype"): _Type,
-    ("numpy", "ndarray"): _ndarray,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _bytes,
-    ("builtins", "bytes"): _bytes,
+_NAMES = {
+    ("numpy", "dtype"): "type",
+    ("numpy", "ndarray"): "ndarray",
+    ("_codecs", "encode"): "encode",
+    ("__builtin__", "bytes"): "bytes",
+    ("builtins", "bytes"): "bytes",
 }
 for _core in ("numpy.core", "numpy._core"):  # as numpy 1 and numpy 2 call it
-    _GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _GLOBALS[f"{_core}.multiarray", "scalar"] = _scalar
-    _GLOBALS[f"{_core}.numeric", "_frombuffer"] = _frombuffer
+    _NAMES[f"{_core}.multiarray", "_reconstruct"] = "reconstruct"
+    _NAMES[f"{_core}.multiarray", "scalar"] = "scalar"
+    _NAMES[f"{_core}.numeric", "_frombuffer"] = "frombuffer"
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _Global(_GLOBALS[module, name])
-        except KeyError:
-            raise ValueError(
-                f"it names the global {module}.{name}; only lists, dicts, tuples, strings, numbers and numpy arrays "
-                "are read."
-            ) from None
+class _Interpreter:
+    """Does what a pickle says, for the operations that plain containers and numpy's arrays take."""
 
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.room = len(
+            data
+        )  # bytes that may be copied: what a pickle writes once is never more than its size
 
-def _check_operations(data: bytes) -> None:
-    """Follow what a pickle does, without doing it: what would crash the interpreter is refused.
+    def run(self) -> Any:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(self.data)):
+            if count >= _MAX_OPERATIONS:
+                raise ValueError(f"it has more than {_MAX_OPERATIONS:,} operations.")
+            if opcode.name == "STOP":
+                (result,) = self.taken(1)
+                return _checked(result)
+            self.do(opcode.name, argument)
+        raise ValueError("it is damaged: it has no end.")
 
-    An index into the memo makes the unpickler reserve as many places: none can exceed the number of bytes. And
-    tuples inside tuples are hashed by unguarded recursion when they are the key of a dict: no tuple may be one.
-    """
-    stack: list[bool | None] = []  # of each thing whether it is a tuple; None for marks
-    memo: dict[int, bool | None] = {}
-    for opcode, argument, _ in pickletools.genops(data):
-        name, before = opcode.name, opcode.stack_before
-        if name in _REFUSED:
+    def do(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        if name in _TEXTS_AND_NUMBERS:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name == "MARK":
+            self.marks.append(len(stack))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            place = len(self.memo) if argument is None else int(argument)
+            if place > len(self.data):
+                raise ValueError("it is damaged: a memo index exceeds its size.")
+            self.memo[place] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            found = self.memo[int(argument)]
+            stack.append(found.value if isinstance(found, _Named) and found.value is not None else found)
+        elif name in _EMPTY:
+            items = [] if name.startswith("EMPTY") else self.marked()
+            stack.append(_EMPTY[name]())
+            self.extend(items)
+        elif name in ("APPENDS", "SETITEMS"):
+            self.extend(self.marked())
+        elif name in ("APPEND", "SETITEM"):
+            self.extend(self.taken(1 if name == "APPEND" else 2))
+        elif name == "TUPLE":
+            items = self.marked()
+            stack.append(tuple(items))
+        elif name in _TUPLES:
+            items = self.taken(_TUPLES[name])
+            stack.append(tuple(items))
+        elif name == "POP_MARK" or (name == "POP" and self.marks[-1:] == [len(stack)]):
+            self.marked()
+        elif name == "POP":
+            self.taken(1)
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name == "GLOBAL":
+            stack.append(_named(*argument.split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            items = self.taken(2)
+            stack.append(_named(*items))
+        elif name in ("REDUCE", "BUILD"):
+            thing, value = self.taken(2)
+            stack.append(self.called(thing, value) if name == "REDUCE" else self.built(thing, value))
+        elif name not in ("PROTO", "FRAME"):
             raise ValueError(f"it has the operation {name}.")
-        if name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-            raise ValueError("it is damaged: a memo index exceeds its size.")
-        taken: list[bool | None] = []  # the topmost first
-        n_single = len(before)
-        if pickletools.markobject in before or (name == "POP" and stack[-1:] == [None]):
-            while (top := stack.pop()) is not None:
-                taken.append(top)
-            n_single = before.index(pickletools.markobject) if pickletools.markobject in before else 0
-        keys = taken[1::2] if name in ("DICT", "SETITEMS") else []
-        taken += [stack.pop() for _ in range(n_single)]
-        if name == "SETITEM":
-            keys = taken[1:2]
-        if any(keys):
-            raise ValueError("a tuple is the key of a dict.")
-        made: bool | None = "TUPLE" in name
-        if name in ("GET", "BINGET", "LONG_BINGET"):
-            made = memo[int(argument or 0)]
-        elif name in ("MEMOIZE", "DUP"):
-            made = taken[0]
-        stack += [None if kind is pickletools.markobject else made for kind in opcode.stack_after]
-        if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[int(argument or 0)] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
+
+    def taken(self, count: int) -> list[Any]:
+        """Take the topmost things, the deepest first."""
+        start = len(self.stack) - count
+        if start < (self.marks[-1] if self.marks else 0):
+            raise ValueError("it is damaged: it takes more than there is.")
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def marked(self) -> list[Any]:
+        """Take what lies above the last mark, and the mark."""
+        items = self.taken(len(self.stack) - self.marks[-1])
+        self.marks.pop()
+        return items
+
+    def extend(self, items: list[Any]) -> None:
+        """Put things into the container on top; keys are texts, whose hashes nobody can foresee."""
+        target = self.stack[-1]
+        if type(target) is list:
+            target += items
+        elif type(target) is dict and len(items) % 2 == 0:
+            kinds = {type(key).__name__ for key in items[::2] if not isinstance(key, str | bytes)}
+            if kinds:
+                raise ValueError(f"a {max(kinds)} is the key of a dict; only texts may be.")
+            target.update(zip(items[::2], items[1::2], strict=True))
+        else:
+            raise ValueError(f"it is damaged: it puts something into a {type(target).__name__}.")
+
+    def called(self, function: Any, arguments: Any) -> Any:
+        """Return what a call that numpy's pickles make would return."""
+        kind = function.kind if isinstance(function, _Named) and isinstance(arguments, tuple) else "nothing"
+        if kind == "type":
+            code = arguments[0]
+            if not isinstance(code, str) or not _SIMPLE_TYPE.match(code):
+                raise ValueError(f"arrays of type {str(code)[:40]!r} are not read.")
+            return _Named("unordered", code.lstrip("<>=|"))
+        if kind == "reconstruct":
+            return _Named("array")
+        if kind == "frombuffer":
+            raw, code, shape, order = arguments
+            return self.values(code, raw).reshape(shape, order="F" if order == "F" else "C")
+        if kind == "scalar":
+            code, raw = arguments if len(arguments) == 2 else (*arguments, None)
+            value = self.values(code, raw)[0]
+            self.make(value.nbytes)
+            return value.item()
+        if kind == "encode":
+            text, encoding = arguments if len(arguments) == 2 else (*arguments, "latin1")
+            if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+                raise ValueError(f"text in the encoding {str(encoding)[:40]!r} is not read.")
+            self.make(len(text))
+            return text.encode("latin1")
+        if kind == "bytes" and not arguments:  # the empty ones, which protocols before 3 write as a call
+            return b""
+        made = {"bytes": "bytes", "ndarray": "an array"}.get(kind, "something")
+        raise ValueError(f"it makes {made} in a way that numpy's and Python's pickles don't.")
+
+    def built(self, thing: Any, state: Any) -> Any:
+        """Give a type its byte order, or an array its values."""
+        kind = thing.kind if isinstance(thing, _Named) else None
+        if kind == "unordered":
+            thing.order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
+            if thing.order not in ("<", ">", "=", "|") or any(part is not None for part in state[2:5]):
+                raise ValueError("structured array types are not read.")
+            thing.kind = "ordered"
+            return thing
+        if kind != "array":
+            raise ValueError("it gives a state to a function or a container.")
+        _, shape, code, fortran, raw = state
+        if isinstance(code, _Named) and code.kind == "ordered" and code.code.startswith("O"):
+            if type(raw) is not list:
+                raise ValueError("an array of objects has no list of them.")
+            thing.value = raw
+        else:
+            thing.value = self.values(code, raw).reshape(shape, order="F" if fortran else "C")
+        return thing.value
+
+    def values(self, code: Any, raw: Any) -> np.ndarray:
+        if not isinstance(code, _Named) or code.kind != "ordered":
+            raise ValueError("an array has no type.")
+        if isinstance(raw, str):  # written by Python 2
+            self.make(len(raw))
+            raw = raw.encode("latin1")
+        if code.code.startswith("O") or not isinstance(raw, bytes | bytearray):
+            raise ValueError("an array of numbers has no bytes.")
+        return np.frombuffer(raw, dtype=np.dtype(code.code).newbyteorder(code.order))
+
+    def make(self, n_bytes: int) -> None:
+        self.room -= n_bytes
+        if self.room < 0:
+            raise ValueError("it makes more than it holds: the same text over and over.")
+
+
+def _named(module: Any, name: Any) -> _Named:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError("it is damaged: it names a thing by what is no text.")
+    if (module, name) not in _NAMES:
+        raise ValueError(
+            f"it names the global {module[:40]}.{name[:40]}; only lists, dicts, tuples, strings, numbers and numpy "
+            "arrays are read."
+        )
+    return _Named(_NAMES[module, name])
+
+
+def _checked(content: Any) -> Any:
+    """Return the content of a pickle, if it is plain throughout. Shared parts are looked at once."""
+    done: set[int] = set()
+    above: set[int] = set()
+
+    def check(thing: Any) -> None:
+        if thing is None or isinstance(thing, bool | int | float | str | bytes | np.ndarray):
+            return
+        if not isinstance(thing, list | tuple | dict):
+            raise ValueError(
+                f"it holds a {type(thing).__name__.strip('_')} that is neither container nor array."
+            )
+        if id(thing) in above:
+            raise ValueError("it contains itself.")
+        if id(thing) in done:
+            return
+        if len(above) > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} deep.")
+        above.add(id(thing))
+        for part in thing.values() if isinstance(thing, dict) else thing:
+            check(part)
+        above.remove(id(thing))
+        done.add(id(thing))
+
+    check(content)
+    return content
 
 
 def load_plain_pickle(path: str | os.PathLike) -> Any:
@@ -196,13 +282,14 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
     Returns
     -------
     content : object
-        Dicts (whose keys are no tuples), lists, tuples, strings, bytes, numbers and arrays. Arrays of objects
+        Dicts (whose keys are texts), lists, tuples, strings, bytes, numbers and arrays. Arrays of objects
         become lists.
 
     Raises
     ------
     ValueError
-        If it names anything else, is damaged, or has more than 64 MiB. The message names the file and the global.
+        If it names anything else, is damaged, has more than 64 MiB or 2,000,000 operations, or would become
+        much more than it is. The message names the file and the global.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -210,131 +297,7 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path} is not read: it has {size:,} bytes, the limit is {_MAX_BYTES:,}.")
     data = path.read_bytes()
     try:
-        _check_operations(data)
-        return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load(), {}, 0)
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        IndexError,
-        EOFError,
-        OverflowError,
-        RecursionError,
-        MemoryError,
-        pickle.UnpicklingError,
-    ) as error:
-        raise ValueError(f"{path} is not read as ground truth: {str(error).removesuffix('.')}.") from error
-
-
-def _plain(thing: Any, done: dict[int, Any], depth: int) -> Any:
-    """Put arrays in place of their stand-ins. Shared parts are visited once, so that sharing cannot blow it up."""
-    if thing is None or isinstance(thing, bool | int | float | str | bytes):
-        return thing
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"it is nested more than {_MAX_DEPTH} deep.")
-    if id(thing) in done:
-        if done[id(thing)] is done:
-            raise ValueError("it contains itself.")
-        return done[id(thing)]
-    done[id(thing)] = done
-    result: Any
-    if isinstance(thing, _Array) and isinstance(thing.value, np.ndarray):
-        result = thing.value
-    elif isinstance(thing, _Array) and isinstance(thing.value, list):
-        result = [_plain(part, done, depth + 1) for part in thing.value]
-    elif isinstance(thing, list | tuple):
-        result = type(thing)(_plain(part, done, depth + 1) for part in thing)
-    elif isinstance(thing, dict):
-        result = {_plain(k, done, depth + 1): _plain(v, done, depth + 1) for k, v in thing.items()}
-    else:
-        raise ValueError(f"it holds a {type(thing).__name__} that is neither container nor array.")
-    done[id(thing)] = result
-    return result
-
-
-def load_revisited_ground_truth(path: str | os.PathLike) -> Bunch:
-    """Read the ground truth of ROxford5k or RParis6k in its published format.
-
-    Nothing that the pickle names is run: see the errors.
-
-    Parameters
-    ----------
-    path : path
-        ``gnd_roxford5k.pkl``, ``gnd_rparis6k.pkl``, or a file of the same format: a dict with `imlist`, `qimlist` and
-        `gnd`, a list with a dict of `bbx`, `easy`, `hard` and `junk` for each query.
-
-    Returns
-    -------
-    ground_truth : :class:`~sklearn.utils.Bunch`
-        With the attributes
-
-        imlist : list of str
-            The names of the gallery images, without ending.
-        qimlist : list of str
-            The names of the query images.
-        gnd : list of dict
-            For each query `easy`, `hard` and `junk`, int64 arrays of positions in `imlist`, and `bbx`, a float64
-            array (left, top, right, bottom), or None.
-
-    Raises
-    ------
-    ValueError
-        If the pickle holds anything but plain containers and numpy arrays (the message names what), or is not of
-        this format.
-
-    References
-    ----------
-    Radenović et al., Revisiting Oxford and Paris: large-scale image retrieval benchmarking, CVPR 2018.
-
-    Examples
-    --------
-    >>> import pickle, tempfile
-    >>> from skretrieval.datasets import load_revisited_ground_truth
-    >>> query = {"bbx": [0, 0, 9, 9], "easy": [1], "hard": [], "junk": [0]}
-    >>> with tempfile.NamedTemporaryFile(suffix=".pkl") as file:
-    ...     pickle.dump({"imlist": ["a", "b"], "qimlist": ["q"], "gnd": [query]}, file)
-    ...     file.flush()
-    ...     load_revisited_ground_truth(file.name).gnd[0]["easy"]
-    array([1])
-    """
-    content = load_plain_pickle(path)
-    try:
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}.")
-        imlist, qimlist = (_names(content[key], key) for key in ("imlist", "qimlist"))
-        gnd = content["gnd"]
-        if not isinstance(gnd, list | tuple) or len(gnd) != len(qimlist):
-            raise ValueError(f"gnd must be a list of {len(qimlist)} dicts, one for each of qimlist.")
-        queries = [_query(index, entry, len(imlist)) for index, entry in enumerate(gnd)]
-    except (KeyError, ValueError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).removesuffix(".")
-        raise ValueError(f"{path} is no ground truth of the revisited benchmarks: {reason}.") from error
-    return Bunch(imlist=imlist, qimlist=qimlist, gnd=queries)
-
-
-def _names(value: Any, key: str) -> list[str]:
-    names = value.ravel().tolist() if isinstance(value, np.ndarray) else list(value)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{key} must be a list of names, got {value!r:.80}.")
-    return names
-
-
-def _query(index: int, entry: Any, n_images: int) -> dict[str, Any]:
-    if not isinstance(entry, dict):
-        raise ValueError(f"gnd[{index}] is no dict but {type(entry).__name__}.")
-    query: dict[str, Any] = {}
-    for key in ("easy", "hard", "junk"):
-        values = np.asarray(entry[key]).ravel()
-        whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and np.all(values == np.floor(values)))
-        if values.size and not whole:
-            raise ValueError(f"gnd[{index}][{key!r}] must be positions, got {values.dtype}.")
-        positions = values.astype(np.int64)
-        if positions.size and (positions.min() < 0 or positions.max() >= n_images):
-            raise ValueError(f"gnd[{index}][{key!r}] has positions outside 0 to {n_images - 1}.")
-        query[key] = positions
-    box = entry.get("bbx")
-    query["bbx"] = None if box is None else np.asarray(box, dtype=np.float64).ravel()
-    if box is not None and (query["bbx"].size != 4 or not np.isfinite(query["bbx"]).all()):
-        raise ValueError(f"gnd[{index}]['bbx'] must be four numbers, got {box!r:.80}.")
-    return query
+        return _Interpreter(data).run()
+    except Exception as error:  # numpy and pickletools raise many kinds about damaged bytes
+        reason = str(error).removesuffix(".") or type(error).__name__
+        raise ValueError(f"{path} is not read as ground truth: {reason}.") from error

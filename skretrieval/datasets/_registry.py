@@ -2,7 +2,7 @@
 
 None of the publishers gives a checksum, so every `sha256` here is None: the first download of a file writes its
 hash into ``manifest.json`` beside it, and later ones are held against that. Sizes are those reported by public
-code; they are shown, never enforced.
+code; a download that grows well beyond them is ended.
 """
 
 from __future__ import annotations

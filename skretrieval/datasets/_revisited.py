@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sklearn.utils import Bunch
 
-from ._pickles import load_revisited_ground_truth
+from ._ground_truth import load_revisited_ground_truth
 from ._registry import ROXFORD5K, RPARIS6K, Archive, DataSet
 from ._store import Options, by_stem, described, fetch, find, query_crop
 

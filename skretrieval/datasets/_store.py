@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-from PIL import Image
 
 from .._io import write_text
 from ..extraction import ImageCrop
 from ._archives import ArchiveError, DamagedArchive, extract
 from ._download import Transfer, check_mirrors, download, sha256_of
-from ._folder import list_images
+from ._folder import list_images, photograph_size
 from ._registry import Archive, DataSet, Piece, RemoteFile
 
 _MANIFEST = "manifest.json"
-_EXIF_ORIENTATION = 0x0112
 
 
 def get_data_home(data_home: str | os.PathLike | None = None) -> Path:
@@ -314,12 +312,9 @@ def query_crop(path: str, box: Sequence[float]) -> ImageCrop:
         If the photograph cannot be read, or nothing of the box lies in it.
     """
     try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            if opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # stored on its side
-                width, height = height, width
-    except OSError as error:
-        raise ValueError(f"The query {path} cannot be read as an image: {error}.") from error
+        width, height = photograph_size(path)
+    except ValueError as error:
+        raise ValueError(f"The query {error}") from error
     left, top, right, bottom = (float(edge) for edge in box)
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
     if not (inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1):

@@ -105,7 +105,7 @@ def _jpeg(image: Image.Image, rng: np.random.RandomState, strength: float) -> tu
     quality = round(95 - strength * rng.uniform(30, 80))
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=quality)
-    with Image.open(buffer) as decoded:
+    with Image.open(buffer, formats=["JPEG"]) as decoded:
         return decoded.convert("RGB"), f"JPEG {quality}"
 
 

@@ -24,6 +24,7 @@ class Loopback:
         self.files = {}
         self.cuts = {}  # name -> how many bytes to send in the next answers before hanging up
         self.statuses = {}  # name -> what to answer next instead
+        self.bodies = {}  # name -> an iterable of bytes to send instead, for as long as anybody listens
         self.delays = {}  # name -> seconds to wait before answering
         self.log = []  # (name, Range header or None, If-Range header or None)
         self.ranges = True
@@ -58,6 +59,9 @@ class Loopback:
         if self.statuses.get(name):
             request.send_error(self.statuses[name].pop(0))
             return
+        if name in self.bodies:
+            self.send_for_ever(request, self.bodies[name])
+            return
         if name not in self.files:
             request.send_error(404)
             return
@@ -85,6 +89,17 @@ class Loopback:
         if self.cuts.get(name):
             body = body[: self.cuts[name].pop(0)]
         request.wfile.write(body)
+
+    def send_for_ever(self, request, parts):
+        request.send_response(200)
+        request.end_headers()
+        self.sent = 0
+        try:
+            for part in parts():
+                request.wfile.write(part)
+                self.sent += len(part)
+        except OSError:  # the other side has had enough
+            pass
 
     def asked(self, name):
         return [entry for entry in self.log if entry[0] == name]

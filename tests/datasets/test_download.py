@@ -4,6 +4,7 @@ import hashlib
 import json
 import socketserver
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -307,3 +308,70 @@ def test_mirrors_are_addresses():
         check_mirrors(["file:///etc"])
     with pytest.raises(ValueError, match="got '/data'"):
         check_mirrors("/data")
+
+
+# ---------------------------------------------------------------------------------------------------- without an end
+def endless():
+    while True:
+        yield b"\x80" * 65536
+
+
+def trickle():
+    while True:
+        yield b"\x80"
+        time.sleep(0.05)
+
+
+def test_an_endless_file_ends_at_the_size_that_is_known(server, path):
+    server.bodies["gnd.pkl"] = endless
+    size = 1_000_000
+    file = RemoteFile("gnd.pkl", (f"{server.base}/gnd.pkl",), size)
+    with pytest.raises(OSError, match=r"the server sends more than the 1,165,536 bytes that it may have"):
+        download(file, path, PATIENT, None)
+    assert list(path.parent.iterdir()) == []
+    assert len(server.log) == 1
+
+
+@pytest.mark.parametrize("name", ["gnd.pkl", "images.tgz"])
+def test_an_endless_file_of_unknown_size_ends_all_the_same(server, tmp_path, name, monkeypatch):
+    monkeypatch.setattr("skretrieval.datasets._download._LARGEST", {"": 2**20, ".tgz": 2**21})
+    server.bodies[name] = endless
+    with pytest.raises(OSError, match="the server sends more than"):
+        download(remote(server.base, name=name), tmp_path / name, PATIENT, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_announced_too_large_is_not_begun(server, path):
+    server.files["gnd.pkl"] = DATA
+    file = RemoteFile("gnd.pkl", (f"{server.base}/gnd.pkl",), 1000)
+    with pytest.raises(OSError, match=r"announces 700,001 bytes, more than the 66,636"):
+        download(file, path, PATIENT, None)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_another_server_is_asked_after_an_endless_one(server, path):
+    server.bodies["a/gnd.pkl"] = endless
+    server.files["b/gnd.pkl"] = DATA
+    file = RemoteFile("gnd.pkl", (f"{server.base}/a/gnd.pkl", f"{server.base}/b/gnd.pkl"), len(DATA))
+    assert download(file, path, PATIENT, SHA256)[1] == f"{server.base}/b/gnd.pkl"
+    assert path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("n_retries", [0, 2])
+def test_a_trickle_is_not_waited_for(server, path, n_retries):
+    server.bodies["gnd.pkl"] = trickle
+    start = time.monotonic()
+    transfer = Transfer(n_retries=n_retries, delay=0.0, timeout=0.3, progress=False)
+    with pytest.raises(OSError, match=r"only \d+ bytes came in 0 s"):
+        download(remote(server.base), path, transfer, None)
+    assert time.monotonic() - start < 5
+    assert len(server.log) == 1 + n_retries
+
+
+def test_a_server_that_brings_a_byte_at_a_time_is_given_up(server, path, monkeypatch):
+    monkeypatch.setattr("skretrieval.datasets._download._MOST_ATTEMPTS", 20)
+    server.files["gnd.pkl"] = DATA
+    server.cuts["gnd.pkl"] = [1] * 100
+    with pytest.raises(OSError, match="cut after 20 of"):
+        download(remote(server.base), path, PATIENT, None)
+    assert len(server.log) == 20

@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -138,3 +141,57 @@ def test_subset_by_labels_works_with_arrays(tmp_path):
     save(tmp_path, "cat/a.png", "dog/b.png", "dog/c.png")
     dataset = load_image_folder(tmp_path)
     assert np.flatnonzero(dataset.labels == "dog").tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("utf-8", "Café.png"), ("utf-8-sig", "Café.png"), ("utf-16", "Café.png")]
+)
+def test_tables_of_spreadsheets_are_read(tmp_path, encoding, name):
+    save(tmp_path, name)
+    path = tmp_path / "table.csv"
+    path.write_text(f"path,label\r\n{name},früh\r\n", encoding=encoding, newline="")
+    dataset = load_image_folder(tmp_path, csv=path)
+    assert dataset.images == [str(tmp_path / name)]
+    assert dataset.labels.tolist() == ["früh"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman", "cp850"])
+def test_a_table_of_a_code_page_is_refused_with_its_line(tmp_path, encoding):
+    save(tmp_path, "a.png")
+    path = tmp_path / "table.csv"
+    path.write_text("path,label\na.png,x\na.png,Café\n", encoding=encoding)
+    with pytest.raises(ValueError, match=r"table\.csv, line 3: .*not UTF-8 .*Save the table as CSV UTF-8\."):
+        load_image_folder(tmp_path, csv=path)
+
+
+def test_a_table_with_a_huge_field_is_refused_with_its_line(tmp_path):
+    path = write(tmp_path, "path,label\n" + "x" * 200_000 + ",y\n")
+    with pytest.raises(ValueError, match=r"table\.csv, line 2: no table: field larger"):
+        load_image_folder(tmp_path, csv=path)
+
+
+def bomb():
+    def chunk(kind, content):
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 40000, 40000, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data", [bomb(), b"", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", b"\xff\xd8\xff"]
+)
+def test_a_box_in_a_bad_photograph_names_it(tmp_path, data):
+    (tmp_path / "odd.jpg").write_bytes(data)
+    path = write(tmp_path, "path,box\nodd.jpg,0 0 5 5\n")
+    with pytest.raises(ValueError, match=r"table\.csv, row 2: .*odd\.jpg cannot be read as an image: .*\."):
+        load_image_folder(tmp_path, csv=path)
+
+
+def test_a_box_in_a_photograph_with_damaged_exif_counts(tmp_path):
+    save(tmp_path, "a.png", exif=b"Exif\0\0garbage!!")
+    dataset = load_image_folder(tmp_path, csv=write(tmp_path, "path,box\na.png,0 0 5 5\n"))
+    assert dataset.images[0].box == (0, 0, 5, 5)
