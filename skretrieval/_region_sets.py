@@ -60,7 +60,9 @@ class OutputMixin(TransformerMixin, auto_wrap_output_keys=None):  # type: ignore
 
     def _output(self, X: Any, result: Any) -> Any:
         """Return what `transform` made of `X`: a table in the container that is asked for, all else as it is."""
-        if isinstance(result, np.ndarray) or sparse.issparse(result):
+        # No container holds a sparse table: scikit-learn's error is for who asked this step for one, not for all steps.
+        asked = "_sklearn_output_config" in vars(self)
+        if isinstance(result, np.ndarray) or (asked and sparse.issparse(result)):
             return _TableOutput.transform(self, X, result)
         return result
 

@@ -5,6 +5,7 @@ from ._powers import power, power_mean, root, signed_power, without_rounding
 from ._principal_axes import StreamedAxes, principal_axes
 from ._rows import l2_normalize, project, row_blocks, unit_rows
 from ._tensors import l2, lengths, out_of_range, tensor_of
+from ._threads import is_forked, limit_forked_threads
 
 __all__ = [
     "PrincipalAxes",
@@ -12,9 +13,11 @@ __all__ = [
     "WhiteningAxes",
     "check_rank",
     "flip_signs",
+    "is_forked",
     "l2",
     "l2_normalize",
     "lengths",
+    "limit_forked_threads",
     "out_of_range",
     "power",
     "power_mean",

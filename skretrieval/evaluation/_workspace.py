@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 
 from ..model_selection import warn_if_overlapping
 from ..postprocessing import DatabaseAugmentation
@@ -122,10 +123,10 @@ class Workspace:
         began = time.perf_counter()
         here = learning is None
         source = photographs if learning is None else learning
-        labels = None if here else source.groups()
+        labels = source.groups()
         encoder_steps, rest, retriever = split(pipeline)
         encoder = self._fit_encoder(encoder_steps, source)
-        fitted, descriptors = self._fit_rest(rest, encoder.learned, labels, pairs)
+        fitted, descriptors = self._fit_rest(rest, encoder.learned, labels, pairs, here)
         failed = {"whitening": encoder.failed} if not here else {}
         if here:
             raw, gallery, failed["gallery"] = encoder.learned, descriptors, encoder.failed
@@ -258,9 +259,12 @@ class Workspace:
     # ------------------------------------------------------------------ raw descriptors to descriptors
     @staticmethod
     def _fit_rest(
-        rest: list[tuple[str, Any]], descriptors: Any, labels: Any, pairs: Any
+        rest: list[tuple[str, Any]], descriptors: Any, labels: Any, pairs: Any, here: bool
     ) -> tuple[list[tuple[str, Any]], Any]:
-        """Fit whitening and the like; what works on the gallery itself waits, as None."""
+        """Fit whitening and the like; what works on the gallery itself waits, as None.
+
+        Labels of what is searched (`here`) teach nothing, so that a step that needs labels is refused.
+        """
         fitted: list[tuple[str, Any]] = []
         used_pairs = pairs is None
         for name, step in rest:
@@ -275,11 +279,18 @@ class Workspace:
                 descriptors = step.fit(descriptors, pairs=pairs).transform(descriptors)
                 used_pairs = True
             else:
+                needs_labels = get_tags(step).target_tags.required
+                if here and needs_labels:
+                    raise ValueError(
+                        f"{name} ({type(step).__name__}) learns from labels, and those of the gallery are what is "
+                        "scored: give a whitening_set (--whitening-set) with labels or whitening_pairs."
+                    )
+                given = None if here else labels
                 has_both = hasattr(step, "fit_transform")  # frozen steps have not
                 descriptors = (
-                    step.fit_transform(descriptors, labels)
+                    step.fit_transform(descriptors, given)
                     if has_both
-                    else step.fit(descriptors, labels).transform(descriptors)
+                    else step.fit(descriptors, given).transform(descriptors)
                 )
             fitted.append((name, step))
         if not used_pairs:

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -26,6 +26,13 @@ _LOG = logging.getLogger("skretrieval.extraction")
 
 # Random weights come from the one generator of the process: threads draw one after the other.
 _DRAWING = threading.RLock()
+
+# Where checkpoints hold the weights, in order of preference, and what wrappers put before their names.
+_IN_CHECKPOINTS = (
+    *("state_dict", "model_state_dict", "model", "net", "network"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
+_PREFIXES = ("module.", "_orig_mod.")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -77,7 +84,7 @@ def build_module(
     source: str = "",
     strict: bool = True,
     trained: bool | None = None,
-) -> nn.Module:
+) -> tuple[nn.Module, dict[str, str]]:
     """Build the network that a name or factory stands for, with the weights of `state` if given.
 
     Parameters
@@ -91,10 +98,17 @@ def build_module(
     source : str
         Names the weights in messages.
     strict : bool
-        Whether every weight must be given; False when `state` holds only those that are used.
+        Whether any weight must be given.
     trained : bool, optional
         Whether the weights come from training, which some networks prepare their input for. Default: whether there
         are any.
+
+    Returns
+    -------
+    module : nn.Module
+        The network; what did not come of one that is named may be on the meta device.
+    unfit : dict of str to str
+        See :func:`load_state_dict`; empty without `state`.
     """
     trained = state is not None if trained is None else trained
     if isinstance(backbone, str) and state is not None:
@@ -103,8 +117,7 @@ def build_module(
                 module = _named(backbone, trained)
         except NotImplementedError:  # RegNet computes with its tensors while it is built
             module = _named(backbone, trained)
-        load_state_dict(module, state, source, strict, assign=True)
-        return module
+        return module, load_state_dict(module, state, source, strict, assign=True)
     with _DRAWING, torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
@@ -113,9 +126,7 @@ def build_module(
         raise ValueError(
             f"The factory {title(backbone)} must return an nn.Module, got {type(module).__name__}."
         )
-    if state is not None:
-        load_state_dict(module, state, source, strict)
-    return module
+    return module, {} if state is None else load_state_dict(module, state, source, strict)
 
 
 def _named(name: str, trained: bool) -> nn.Module:
@@ -184,7 +195,12 @@ def source_state(backbone: Any, weights: Any, progress: bool = False) -> dict | 
 
 
 def read_state_dict(path: Any) -> dict:
-    """Read a state dict with ``weights_only=True``; unwrap {"state_dict": ...} and DataParallel's prefix."""
+    """Read a state dict with ``weights_only=True``, also one within a checkpoint.
+
+    Of the entries of a checkpoint the first that there is counts: ``state_dict``, ``model_state_dict``, ``model``,
+    ``net``, ``network``, then running averages (``state_dict_ema``, ``model_ema``, ``ema``). The prefixes of
+    DataParallel and torch.compile are taken off.
+    """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"weights={path!r}: no such file.")
@@ -192,11 +208,20 @@ def read_state_dict(path: Any) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and EOF errors for a damaged file
         raise ValueError(f"weights={path!r} cannot be read as a state dict: {error}.") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    while isinstance(state, dict):
+        inner = next((state[key] for key in _IN_CHECKPOINTS if isinstance(state.get(key), dict)), None)
+        if inner is None:
+            break
+        state = inner
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"weights={path!r} holds no state dict (a mapping of names to tensors).")
-    return _state_dict({name.removeprefix("module."): value for name, value in state.items()}, like=state)
+    return _state_dict({_without_prefix(str(name)): value for name, value in state.items()}, like=state)
+
+
+def _without_prefix(name: str) -> str:
+    while name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
+    return name
 
 
 def _state_dict(tensors: dict, like: Any) -> dict:
@@ -209,22 +234,88 @@ def _state_dict(tensors: dict, like: Any) -> dict:
 
 def load_state_dict(
     module: nn.Module, state: dict, source: str, strict: bool = True, assign: bool = False
-) -> None:
-    """Load weights; a mismatch becomes a ValueError that names their source."""
+) -> dict[str, str]:
+    """Load the weights that fit, and tell which of the network's did not come.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; changed.
+    state : dict of str to tensor
+        Weights. Those of no part of the network are passed over.
+    source : str
+        Names the weights in messages.
+    strict : bool, default=True
+        Whether something must fit at all.
+    assign : bool, default=False
+        Whether the tensors themselves become the network's.
+
+    Returns
+    -------
+    unfit : dict of str to str
+        What is wrong with each weight of the network that was not loaded; for :func:`check_used`.
+
+    Raises
+    ------
+    ValueError
+        If nothing fits, or the network refuses the weights.
+    """
+    own = module.state_dict()
     if not hasattr(state, "_metadata"):
-        state = _state_dict(state, like=module.state_dict())
+        state = _state_dict(state, like=own)
+    wrong = {
+        name: f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in state and state[name].shape != tensor.shape
+    }
+    fitting = _state_dict(
+        {name: value for name, value in state.items() if name in own and name not in wrong}, like=state
+    )
+    if strict and own and not fitting:
+        first = "shapes differ" if wrong else f"it begins with {next(iter(state), 'nothing')!r}"
+        raise ValueError(
+            f"The weights do not fit the backbone ({source}): none of its {len(own)} tensors is among them; {first}."
+        )
     try:
-        module.load_state_dict(state, strict=strict, assign=assign)
-    except RuntimeError as error:
+        missing = module.load_state_dict(fitting, strict=False, assign=assign).missing_keys
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"The weights do not fit the backbone ({source}): {error}.") from error
+    return {name: wrong.get(name, f"{name} is missing") for name in missing}
+
+
+def check_used(used: Iterable[str], unfit: dict[str, str], source: str) -> None:
+    """Raise a ValueError that names the weights that are used and did not come.
+
+    Parameters
+    ----------
+    used : iterable of str
+        Names of the weights that the tapped layers need.
+    unfit : dict of str to str
+        From :func:`load_state_dict`.
+    source : str
+        Names the weights.
+    """
+    reasons = [unfit[name] for name in used if name in unfit]
+    if reasons:
+        more = f"; {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        raise ValueError(f"The weights do not fit the backbone ({source}): {'; '.join(reasons[:5])}{more}.")
 
 
 def used_weights(module: nn.Module, tapped: nn.Module) -> dict:
     """Return the part of the network's state dict that the tapped layers need: no classifier is kept or hashed."""
-    needed = {tensor.data_ptr() for tensor in tapped.state_dict().values()}
-    state = module.state_dict()
-    used = {name: tensor.detach().cpu() for name, tensor in state.items() if tensor.data_ptr() in needed}
+
+    def place(tensor):  # a weight that did not come may still be on the meta device, where every address is 0
+        return tensor.data_ptr() or id(tensor)
+
+    state, own = module.state_dict(keep_vars=True), tapped.state_dict(keep_vars=True)
+    needed = {place(tensor) for tensor in own.values()}
+    used = {name: tensor.detach() for name, tensor in state.items() if place(tensor) in needed}
     return _state_dict(used, like=state)
+
+
+def on_host(state: dict) -> dict:
+    """Return a state dict with its tensors on the CPU; those that are there are not copied."""
+    return _state_dict({name: tensor.cpu() for name, tensor in state.items()}, like=state)
 
 
 def architecture(tapped: nn.Module) -> str:

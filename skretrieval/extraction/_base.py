@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from numbers import Integral
 from typing import Any, Self
 
@@ -15,15 +16,16 @@ from torch.nn import functional
 
 from .._cache import as_memory, folder_of
 from .._doc_link import DocLinkMixin
+from .._linalg import limit_forked_threads
 from .._region_sets import OutputMixin
 from ._feature_maps import FeatureMaps, Known
 from ._images import (
     check_headers,
-    check_images,
     content_digest,
     read_image,
     resize_longest,
 )
+from ._inputs import check_images
 
 _CACHE_FORMAT = 1  # part of every cache key: raise it when the maps of the same photograph change
 
@@ -52,12 +54,15 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "on_error": [StrOptions({"raise", "warn"})],
+        "truncated": [StrOptions({"raise", "pad"})],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "memory_keeps": [StrOptions({"maps", "descriptors", "both"})],
         "memory_dtype": [StrOptions({"float32", "float16"})],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
+
+    truncated: Any = "raise"  # of extractors that were saved before there was a choice
 
     # ------------------------------------------------------------------ public
     @_fit_context(prefer_skip_nested_validation=True)
@@ -66,7 +71,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
 
         Parameters
         ----------
-        X : sequence of paths, PIL images, uint8 arrays or ImageCrop
+        X : sequence of paths, PIL images, uint8 arrays, bytes or ImageCrop
             The photographs. Networks with given weights only check them.
         y : ignored
             For the scikit-learn interface.
@@ -87,7 +92,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
 
         Parameters
         ----------
-        X : sequence of paths, PIL images, uint8 arrays or ImageCrop
+        X : sequence of paths, PIL images, uint8 arrays, bytes or ImageCrop
             The photographs.
 
         Returns
@@ -108,6 +113,25 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         if self.on_error == "raise":
             check_headers(images)
         return FeatureMaps(self, images)
+
+    def fit_transform(self, X: Any, y: Any = None, **params: Any) -> FeatureMaps:
+        """Fit to the photographs and transform them; an iterator is walked once.
+
+        Parameters
+        ----------
+        X : sequence of paths, PIL images, uint8 arrays, bytes or ImageCrop
+            The photographs.
+        y : ignored
+            For the scikit-learn interface.
+        **params : dict
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        maps : FeatureMaps of shape (n,)
+            As from :meth:`transform`.
+        """
+        return super().fit_transform(check_images(X), y, **params)
 
     def set_output(self, *, transform: str | None = None) -> Self:
         """Do nothing: maps are no table. Present so that ``Pipeline.set_output`` reaches the later steps.
@@ -148,7 +172,11 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()
-        return {key: value for key, value in state.items() if key not in ("_net", "_net_key", "_n_channels")}
+        return {
+            key: value
+            for key, value in state.items()
+            if key not in ("_net", "_net_key", "_n_channels", "_lock")
+        }
 
     # ------------------------------------------------------------------ for subclasses
     def _fit_network(self, images: list) -> None:
@@ -172,12 +200,19 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         self.__dict__.pop("_n_channels", None)
 
     def _network(self) -> Bunch:
-        key = self._network_key()
-        if self.__dict__.get("_net_key") != key:
-            self._forget()
-            self._net = self._build()
-            self._net_key = key
-        return self._net
+        """Return the network; threads that ask at the same time wait for one that builds it."""
+        limit_forked_threads()
+        with self._building():
+            key = self._network_key()
+            if self.__dict__.get("_net_key") != key:
+                self._forget()
+                self._net = self._build()
+                self._net_key = key
+            return self._net
+
+    def _building(self) -> Any:
+        """Return the lock of the network; it is in no copy and no pickle."""
+        return self.__dict__.setdefault("_lock", threading.RLock())
 
     def torch_device(self) -> torch.device:
         """Return the device that the network runs on.
@@ -206,11 +241,12 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         channels : list of int
             One for each map that a photograph has.
         """
-        if "_n_channels" not in self.__dict__:
-            grey = np.full((224, 224, 3), 128, dtype=np.uint8)
-            outputs = self._fuse(self._forward([[grey]] * len(self.sizes())))
-            self._n_channels = [maps.shape[1] for maps in outputs]
-        return self._n_channels
+        with self._building():
+            if "_n_channels" not in self.__dict__:
+                grey = np.full((224, 224, 3), 128, dtype=np.uint8)
+                outputs = self._fuse(self._forward([[grey]] * len(self.sizes())))
+                self._n_channels = [maps.shape[1] for maps in outputs]
+            return self._n_channels
 
     # ------------------------------------------------------------------ sizes
     def sizes(self) -> list[int | None]:
@@ -261,7 +297,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         # Decoding at a fraction is allowed down to twice the wanted size: the bicubic step then hides it.
         longest = [size for size in sizes if size is not None]
         draft = 2 * max(longest) if len(longest) == len(sizes) else None
-        image = read_image(item, position=position, draft=draft, data=data)
+        image = read_image(item, position=position, draft=draft, data=data, truncated=self.truncated)
         arrays = [resize_longest(image, size) for size in sizes]
         return Bunch(key=key, digest=digest, item=item, maps=None, arrays=arrays)
 
@@ -346,4 +382,5 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         sizes = ",".join(str(size) for size in self.sizes())
         fusion = self.multi_resolution if len(self.sizes()) > 1 else None
         rounded = "-float16" if self._rounds() else ""
-        return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}{rounded}"
+        padded = "-padded" if self.truncated == "pad" else ""
+        return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}{rounded}{padded}"

@@ -17,11 +17,12 @@ from . import _backbones as backbones
 from ._base import BaseExtractor
 from ._classifier import Classifier, last_linear
 from ._layers import block_ends, tap
+from ._stored_weights import StoredWeightsMixin
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class ConvFeatureExtractor(BaseExtractor):
+class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
     """Feature maps of a pre-trained network, for photographs of any size.
 
     Each photograph is turned upright, made RGB, resized (bicubic) so that its longest side has `image_size`
@@ -66,6 +67,9 @@ class ConvFeatureExtractor(BaseExtractor):
     on_error : {"raise", "warn"}, default="raise"
         What to do with a photograph that cannot be read: "warn" gives it a zero map (C, 1, 1), lists all of them
         in one warning at the end of the pass and in ``failed_``.
+
+    truncated : {"raise", "pad"}, default="raise"
+        What to do with a file that was cut short: "pad" takes what there is of it; the rest is grey or black.
 
     memory : str, path or joblib.Memory, default=None
         Caches the maps of each photograph, by its content, box and size and by the network, and the descriptors that
@@ -159,6 +163,7 @@ class ConvFeatureExtractor(BaseExtractor):
         device: str | torch.device = "auto",
         dtype: str = "float32",
         on_error: str = "raise",
+        truncated: str = "raise",
         memory: Any = None,
         memory_keeps: str = "both",
         memory_dtype: str = "float32",
@@ -176,6 +181,7 @@ class ConvFeatureExtractor(BaseExtractor):
         self.device = device
         self.dtype = dtype
         self.on_error = on_error
+        self.truncated = truncated
         self.memory = memory
         self.memory_keeps = memory_keeps
         self.memory_dtype = memory_dtype
@@ -217,14 +223,16 @@ class ConvFeatureExtractor(BaseExtractor):
         inner = backbones.unwrapped(self.backbone)[0]
         backbones.check_backbone(inner)
         state = self._source_state()
+        unfit: dict[str, str] = {}
         if isinstance(inner, nn.Module):
             module = inner
             if state is not None:
                 module = copy.deepcopy(inner)
-                backbones.load_state_dict(module, state, self._title())
+                unfit = backbones.load_state_dict(module, state, self._title())
         else:
             seed = backbones.seed_of(copy.deepcopy(self.random_state))  # looked at, not drawn from
-            module = backbones.build_module(inner, seed, state, self._title())
+            module, unfit = backbones.build_module(inner, seed, state, self._title())
+        backbones.check_used(unfit, unfit, self._title())  # whatever is missing, the classifier's may not be
         return last_linear(module, backbones.title(inner), n_channels)
 
     def _fit_network(self, images: list) -> None:
@@ -253,18 +261,18 @@ class ConvFeatureExtractor(BaseExtractor):
         if own or other or self.__dict__.get("_state_source") != self._source():
             self._forget_weights()
         if own:
-            module = copy.deepcopy(inner)
+            module, unfit = copy.deepcopy(inner), {}
             state = self._source_state()
             if state is not None:
-                backbones.load_state_dict(module, state, self._title())
+                unfit = backbones.load_state_dict(module, state, self._title())
         elif "_state" in self.__dict__:
             trained = self.weights is not None
-            module = backbones.build_module(
+            module, unfit = backbones.build_module(
                 inner, None, self._state, "as stored", strict=False, trained=trained
             )
         else:
             seed = backbones.seed_of(self.random_state)
-            module = backbones.build_module(inner, seed, self._source_state(), self._title())
+            module, unfit = backbones.build_module(inner, seed, self._source_state(), self._title())
         if wrap is None:
             tapped = tap(module.eval(), self.layers).eval().requires_grad_(False)
         elif self.layers is None:
@@ -274,6 +282,8 @@ class ConvFeatureExtractor(BaseExtractor):
                 f"layers={self.layers!r}: {backbones.title(self.backbone)} names the layer itself."
             )
         used = backbones.used_weights(module, tapped)
+        backbones.check_used(used, unfit, self._title())
+        used = backbones.on_host(used)
         found = backbones.fingerprint(used)
         if self.__dict__.get("fingerprint_", found) != found:
             raise ValueError(
@@ -362,10 +372,3 @@ class ConvFeatureExtractor(BaseExtractor):
             f"{backbones.title(self.backbone)}-{self.fingerprint_}-{net.architecture}-{input_range}-{layers}-"
             f"{self.dtype}"
         )
-
-    def __getstate__(self) -> dict:
-        state = super().__getstate__()
-        state.pop("_state_backbone", None)  # compared by identity, which ends with the process
-        if not self.store_weights:
-            state.pop("_state", None)
-        return state

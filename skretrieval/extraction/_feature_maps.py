@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from joblib import cpu_count, effective_n_jobs
-from tqdm import tqdm
 
 from .._cache import host_arrays, to_half
+from .._io import progress_bar
 from ._images import UnreadableImageWarning, image_name
 
 _TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
@@ -202,9 +202,8 @@ class FeatureMaps:
         buckets: OrderedDict[tuple, list] = OrderedDict()  # by shape, the one that waits longest first
         patience = _WAITING_BATCHES * extractor.batch_size
         entries = read_ahead(extractor, self.images, positions, store, known)
-        for index, entry in enumerate(
-            tqdm(entries, total=len(self), unit="image", disable=not extractor.verbose)
-        ):
+        shown = progress_bar(entries, total=len(self), unit="image") if extractor.verbose else entries
+        for index, entry in enumerate(shown):
             if isinstance(entry, Exception):
                 failed[int(positions[index])] = str(entry)
                 yield MapBatch(np.array([index]), _zeros(extractor, 1), [None])

@@ -2,138 +2,33 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.nn import functional
 
 from .._io import hash_array, hash_bytes
+from ._crop import ImageCrop, image_name
+from ._decode import MIN_SIDE, check_header, check_sides, decode, read_file, upright
+from ._metadata import orientation_of
+from ._rgb import to_rgb
 
 _DECODING = threading.Lock()
 # Pixels above which torch resizes. It has Pillow's filter in vector instructions, 4 times as fast, which for a camera's
 # photograph is much of what comes before the network; one value in some hundreds is rounded otherwise, by 1 or 2. What
 # is smaller, the published collections of 1024 pixels among them, stays Pillow's to the bit.
 _LARGE = 2**21
-_MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe
 
 
 class UnreadableImageWarning(UserWarning):
     """Photographs could not be read and were left out, as ``on_error="warn"`` asks for; the message lists them."""
 
 
-@dataclass(frozen=True, eq=False)
-class ImageCrop:
-    """A photograph of which only a box is used: the usual way to give a query.
-
-    Parameters
-    ----------
-    image : str, path, PIL.Image.Image or uint8 ndarray of shape (H, W, 3) or (H, W)
-        The whole photograph.
-
-    box : tuple of 4 numbers (left, top, right, bottom)
-        In pixels of the photograph as it is shown (after its EXIF orientation); right and bottom are
-        exclusive. It must lie inside the photograph, which is checked when the photograph is read.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skretrieval.extraction import ImageCrop
-    >>> ImageCrop(np.zeros((40, 60, 3), dtype=np.uint8), box=(10, 5, 50, 35)).box
-    (10, 5, 50, 35)
-    """
-
-    image: Any
-    box: tuple[float, float, float, float]
-
-    def __post_init__(self) -> None:
-        box = tuple(self.box)
-        if len(box) != 4:
-            raise ValueError(f"box must be (left, top, right, bottom), got {len(box)} numbers.")
-        object.__setattr__(self, "box", box)
-
-
-def image_name(item: Any) -> str:
-    """Name a photograph for messages: its path where it has one, else its kind.
-
-    Parameters
-    ----------
-    item : path, PIL.Image.Image, uint8 ndarray or ImageCrop
-        The photograph.
-
-    Returns
-    -------
-    name : str
-        Of a crop with its box.
-
-    Examples
-    --------
-    >>> from skretrieval.extraction import ImageCrop, image_name
-    >>> image_name(ImageCrop("tower.jpg", (0, 0, 20, 30)))
-    'tower.jpg, box (0, 0, 20, 30)'
-    """
-    if isinstance(item, ImageCrop):
-        return f"{image_name(item.image)}, box {item.box}"
-    if isinstance(item, str | os.PathLike):
-        return os.fspath(item)
-    return f"<{type(item).__name__}>"
-
-
-def check_images(X: Any) -> list[Any]:
-    """Return photographs as a list, after the checks that need no decoding.
-
-    Parameters
-    ----------
-    X : sequence of paths, PIL images, uint8 arrays or ImageCrop
-        The photographs.
-
-    Returns
-    -------
-    images : list
-        The items of `X`, unchanged.
-
-    Raises
-    ------
-    ValueError
-        If `X` is empty, or a single photograph instead of a sequence.
-    TypeError
-        If `X` is no sequence, or an entry is no photograph; the message says which.
-
-    Examples
-    --------
-    >>> from skretrieval.extraction import check_images
-    >>> check_images(("a.jpg", "b.jpg"))
-    ['a.jpg', 'b.jpg']
-    """
-    if isinstance(X, str | os.PathLike | ImageCrop | Image.Image):
-        raise ValueError(
-            f"Expected a sequence of images, got a single one: {image_name(X)}. Wrap it in a list."
-        )
-    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim not in (1, 4) and X.dtype.kind not in "US":
-        raise ValueError(
-            f"Expected a sequence of images, got an array of shape {X.shape}. A single image goes in a list; "
-            "several of one size form an array of shape (n, H, W, 3)."
-        )
-    if not hasattr(X, "__len__"):
-        raise TypeError(f"Expected a sequence of images, got {type(X).__name__}.")
-    items = list(X)
-    if not items:
-        raise ValueError("Found 0 images (empty X) while a minimum of 1 is required.")
-    for index, item in enumerate(items):
-        image = item.image if isinstance(item, ImageCrop) else item
-        if not isinstance(image, str | os.PathLike | Image.Image | np.ndarray):
-            raise TypeError(
-                f"Entry {index}: expected a path, PIL image, uint8 array or ImageCrop, got {type(image).__name__}."
-            )
-    return items
-
-
-def check_headers(items: list) -> None:
+def check_headers(items: list[Any]) -> None:
     """Open (not decode) every file once, so that a bad path fails before hours of work and not after.
 
     Raises
@@ -143,9 +38,9 @@ def check_headers(items: list) -> None:
     """
     for index, item in enumerate(items):
         image = item.image if isinstance(item, ImageCrop) else item
-        if isinstance(image, str | os.PathLike):
-            with _naming(index, item), Image.open(image) as opened:
-                _check_sides(opened.size)
+        if isinstance(image, str | os.PathLike | bytes):
+            with _naming(index, item):
+                check_header(image)
 
 
 class _naming:
@@ -168,14 +63,21 @@ class _naming:
                 f"{where}: larger than the limit of {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels "
                 "(PIL.Image.MAX_IMAGE_PIXELS guards against decompression bombs)."
             ) from error
+        if isinstance(error, MemoryError):
+            raise ValueError(f"{where}: there is not enough memory to read it.") from error
         if isinstance(error, Image.UnidentifiedImageError):
             raise ValueError(f"{where}: not an image file, or an empty one.") from error
-        reason = str(error).removesuffix(".")
+        reason = str(error).removesuffix(".") or type(error).__name__
         raise ValueError(f"{where}: cannot be read as an image: {reason}.") from error
 
 
 def read_image(
-    item: Any, *, position: int = 0, draft: int | None = None, data: bytes | None = None
+    item: Any,
+    *,
+    position: int = 0,
+    draft: int | None = None,
+    data: bytes | None = None,
+    truncated: Literal["raise", "pad"] = "raise",
 ) -> Image.Image:
     """Read one photograph as an upright RGB image, by the rules that the extractors follow.
 
@@ -190,6 +92,8 @@ def read_image(
         size (never below `draft`). Ignored for crops, whose boxes count full pixels.
     data : bytes, default=None
         What the item's file holds, where it has been read already.
+    truncated : {"raise", "pad"}, default="raise"
+        With "pad" what there is of a file that was cut short is read; the rest is grey or black.
 
     Returns
     -------
@@ -214,29 +118,20 @@ def read_image(
     """
     with _naming(position, item):
         if isinstance(item, ImageCrop):
-            return _crop(_read_upright(item.image if data is None else io.BytesIO(data), None), item.box)
-        return _read_upright(item if data is None else io.BytesIO(data), draft)
+            return _crop(_read_upright(item.image if data is None else data, None, truncated), item.box)
+        return _read_upright(item if data is None else data, draft, truncated)
 
 
-def _read_upright(image: Any, draft: int | None) -> Image.Image:
-    """Read a path, file object, PIL image or uint8 array as upright RGB."""
+def _read_upright(image: Any, draft: int | None, truncated: Literal["raise", "pad"] = "raise") -> Image.Image:
+    """Read a path, the bytes of a file, a PIL image or a uint8 array as upright RGB."""
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if isinstance(image, Image.Image):
-        _check_sides(image.size)
+        check_sides(image.size)
         with _DECODING:  # a lazily opened image has one decoder, and may stand in several crops
             image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
-    with Image.open(image) as opened:
-        _check_sides(opened.size)
-        if draft is not None and opened.format == "JPEG":
-            opened.draft(None, scaled_size(*opened.size, draft))
-        return _to_rgb(ImageOps.exif_transpose(opened))
-
-
-def _check_sides(size: tuple[int, int]) -> None:
-    if min(size) < _MIN_SIDE:
-        raise ValueError(f"{size[0]}x{size[1]} pixels; each side needs at least {_MIN_SIDE}.")
+        return upright(to_rgb(image), orientation_of(image))
+    return decode(image if isinstance(image, bytes) else read_file(image), draft, truncated)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -251,29 +146,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):  # 16-bit grey: scale 0..65535 to 0..255, PIL would clip
-        grey = np.asarray(image).astype(np.float64) / 257.0
-        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point images have no defined range; convert to 8 bits first.")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        # What lies under transparent pixels is arbitrary: show them on white, as a viewer does.
-        rgba = image.convert("RGBA")
-        ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
 def _crop(image: Image.Image, box: tuple) -> Image.Image:
     left, top, right, bottom = (round(float(edge)) for edge in box)
     width, height = image.size
     if left < 0 or top < 0 or right > width or bottom > height:
         raise ValueError(f"box {tuple(box)} lies outside the image of {width}x{height} pixels.")
-    if right - left < _MIN_SIDE or bottom - top < _MIN_SIDE:
-        raise ValueError(f"box {tuple(box)} is smaller than {_MIN_SIDE}x{_MIN_SIDE} pixels.")
+    if right - left < MIN_SIDE or bottom - top < MIN_SIDE:
+        raise ValueError(f"box {tuple(box)} is smaller than {MIN_SIDE}x{MIN_SIDE} pixels.")
     return image.crop((left, top, right, bottom))
 
 
@@ -374,9 +253,11 @@ def content_digest(item: Any, *, position: int = 0) -> tuple[str, bytes | None]:
         digest, data = content_digest(item.image, position=position)
         return f"{digest}-{','.join(str(float(edge)) for edge in item.box)}", data
     if isinstance(item, str | os.PathLike):
-        with _naming(position, item), open(item, "rb") as file:
-            data = file.read()
+        with _naming(position, item):
+            data = read_file(item)
         return hash_bytes(data), data
+    if isinstance(item, bytes):
+        return hash_bytes(item), item
     with _naming(position, item):
         pixels = np.asarray(_read_upright(item, None))
     return hash_array(pixels), None

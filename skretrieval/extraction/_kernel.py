@@ -90,6 +90,9 @@ class ConvKernelExtractor(BaseExtractor):
         What to do with a photograph that cannot be read: "warn" leaves it out of `fit` and gives it a zero map in
         `transform`, with one warning that lists them all.
 
+    truncated : {"raise", "pad"}, default="raise"
+        What to do with a file that was cut short: "pad" takes what there is of it; the rest is grey or black.
+
     memory : str, path or joblib.Memory, default=None
         Caches the maps of each photograph, by its content, box and size and by the learned filters, and the
         descriptors that poolers make of them (see the notes of :class:`ConvFeatureExtractor`).
@@ -201,6 +204,7 @@ class ConvKernelExtractor(BaseExtractor):
         batch_size: int = 8,
         device: str | torch.device = "auto",
         on_error: str = "raise",
+        truncated: str = "raise",
         memory: Any = None,
         memory_keeps: str = "both",
         memory_dtype: str = "float32",
@@ -223,6 +227,7 @@ class ConvKernelExtractor(BaseExtractor):
         self.batch_size = batch_size
         self.device = device
         self.on_error = on_error
+        self.truncated = truncated
         self.memory = memory
         self.memory_keeps = memory_keeps
         self.memory_dtype = memory_dtype

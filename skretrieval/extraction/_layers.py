@@ -147,7 +147,7 @@ def block_ends(backbone: str) -> tuple[str, ...]:
         If the network has neither stages nor a chain of ``features``.
     """
     with torch.device("meta"):  # shapes without numbers
-        network = build_module(backbone, 0, None).eval()
+        network = build_module(backbone, 0, None)[0].eval()
         if hasattr(network, "layer4"):
             return _STAGES
         parts = getattr(network, "features", None)

@@ -101,7 +101,7 @@ class PatchNetwork(nn.Module):
         self.chunk_size = chunk_size
         backbones.check_backbone(backbone)
         if not isinstance(backbone, nn.Module):
-            backbone = backbones.build_module(backbone, None, None)
+            backbone = backbones.build_module(backbone, None, None)[0]
         self.network = tap(backbone.eval(), layer)
 
     def extra_repr(self) -> str:

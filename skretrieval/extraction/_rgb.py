@@ -7,6 +7,7 @@ from PIL import Image, ImageChops
 
 _WHITE_IS_ZERO, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0, 258, 262, 339  # of TIFF
 _UNSIGNED = 1
+_BLOCK = 2**20  # pixels
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -52,24 +53,34 @@ def _grey(image: Image.Image, key: object) -> tuple[np.ndarray, np.ndarray | Non
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
     see_through = values == key if isinstance(key, int) else None
+    # so many rows at a time that the real numbers of a large photograph don't fill the memory
+    step = max(1, _BLOCK // values.shape[1])
+    blocks = [slice(top, top + step) for top in range(0, len(values), step)]
     if image.mode == "F":
-        values = np.nan_to_num(values.astype(np.float64), nan=0.0)
-        largest = next((limit for limit in (1.0, 255.0, 65535.0) if values.max() <= limit), values.max())
+        highest = max(_real(values[rows]).max() for rows in blocks)
+        largest = next((limit for limit in (1.0, 255.0, 65535.0) if highest <= limit), highest)
     else:
         if tags and image.mode == "I" and _number(tags, _SAMPLE_FORMAT, _UNSIGNED) == _UNSIGNED:
-            values = values.astype(np.int32).view(np.uint32)  # Pillow reads all 32 bits as signed
+            values = values.astype(np.int32, copy=False).view(np.uint32)  # Pillow reads all 32 bits as signed
         bits = _number(tags, _BITS, 0)
         signed = _number(tags, _SAMPLE_FORMAT, _UNSIGNED) != _UNSIGNED
         if not bits:
             bits = 16 if image.mode != "I" or values.max(initial=0) < 2**16 else 31
             signed = False
         largest = 2.0 ** (bits - signed) - 1
-        values = values.astype(np.float64)
+    grey = np.empty(values.shape, dtype=np.uint8)
     with np.errstate(over="ignore"):
-        grey = np.clip(np.rint(np.clip(values, 0, largest) / (largest / 255.0)), 0, 255).astype(np.uint8)
+        for rows in blocks:
+            scaled = np.rint(np.clip(_real(values[rows]), 0, largest) / (largest / 255.0))
+            grey[rows] = np.clip(scaled, 0, 255).astype(np.uint8)
     if tags and _number(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
         grey = 255 - grey
     return grey, see_through
+
+
+def _real(values: np.ndarray) -> np.ndarray:
+    """Return real numbers of 64 bits; what is none is 0."""
+    return np.nan_to_num(values.astype(np.float64), nan=0.0)
 
 
 def _number(tags: object, tag: int, missing: int) -> int:

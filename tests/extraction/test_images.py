@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skretrieval.extraction import ImageCrop
+from skretrieval.extraction import ImageCrop, check_images
 from skretrieval.extraction._images import (
     check_headers,
-    check_images,
     content_digest,
     read_image,
     resize_longest,
@@ -198,9 +197,9 @@ def test_arrays_of_other_kinds(array, message):
         read_image(array, position=6)
 
 
-def test_floating_point_images_have_no_range():
-    with pytest.raises(ValueError, match="no defined range"):
-        read_image(Image.fromarray(np.zeros((4, 5), dtype=np.float32)))
+def test_real_numbers_between_0_and_1_are_grey_values():
+    image = Image.fromarray(np.array([[0.0, 0.5], [1.0, 0.25]], dtype=np.float32))
+    np.testing.assert_array_equal(np.asarray(read_image(image))[:, :, 1], [[0, 128], [255, 64]])
 
 
 @pytest.mark.parametrize(

@@ -289,3 +289,20 @@ def test_cuda_agrees_with_cpu(fitted):
     for found, expected in zip(gpu.transform(photographs()), fitted.transform(photographs()), strict=True):
         assert_allclose(found, expected, rtol=2e-2, atol=2e-3)
     assert small(device="cuda").fit(photographs()).transform(photographs(1))[0].shape == (12, 5, 6)
+
+
+def test_a_file_that_was_cut_short_is_padded_where_asked(tmp_path):
+    scene = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    Image.fromarray(scene).save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    paths = [tmp_path / "whole.jpg", tmp_path / "cut.jpg"]
+    extractor = ConvKernelExtractor(
+        n_channels=(8, 16), image_size=64, random_state=0, memory=str(tmp_path / "memory")
+    )
+    extractor.fit([scene, scene[::-1]]).set_params(truncated="pad")
+    whole, cut = list(extractor.transform(paths))
+    assert whole.shape == cut.shape
+    assert not np.array_equal(whole, cut)
+    with pytest.raises(ValueError, match=r"Entry 1 \(.*cut\.jpg.*runcated"):
+        list(extractor.set_params(truncated="raise").transform(paths))  # nor does the cache hide it
