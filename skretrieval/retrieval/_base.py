@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Tags, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from .._average_precision import average_precisions
 from .._doc_link import DocLinkMixin
+from .._region_sets import OutputMixin
 from ._descriptors import DescriptorSet
 from ._gallery_items import check_items, check_own
 from ._label_ranks import label_ranks
@@ -21,7 +22,9 @@ from ._label_ranks import label_ranks
 _DEFAULT_N_NEIGHBORS = 100
 
 
-class RetrieverMixin(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+class RetrieverMixin(  # type: ignore[call-arg]
+    DocLinkMixin, OutputMixin, ClassNamePrefixFeaturesOutMixin, auto_wrap_output_keys=None
+):
     """Methods of a retriever, written once for the index and for the wrappers around it.
 
     A subclass gives ``_index``, ``_uses_own``, and ``_search`` and ``_ranks`` for checked queries.
@@ -205,7 +208,7 @@ class RetrieverMixin(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             (distances.ravel(), indices.ravel(), starts), shape=(n_queries, self._index.n_samples_fit_)
         )
 
-    def fit_transform(self, X: Any, y: ArrayLike | None = None) -> csr_matrix:
+    def fit_transform(self, X: Any, y: ArrayLike | None = None, **params: Any) -> csr_matrix:
         """Index the gallery, then return the graph of its own neighbours.
 
         Parameters
@@ -214,6 +217,8 @@ class RetrieverMixin(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             Gallery descriptors or region sets.
         y : array-like of shape (n_samples,), default=None
             Labels.
+        **params : ignored
+            For the scikit-learn interface.
 
         Returns
         -------

@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 from .._linalg import unit_rows
 from .._region_sets import is_region_sets, ragged_arange, stack_region_sets
 from ._half_precision import half_to_single, halves_are_finite
+from ._plain import plain
 
 # Numbers converted at a time: they and their temporary arrays in float64 stay in the processor's cache.
 CACHE_ELEMENTS = 2**17
@@ -248,6 +249,7 @@ def check_descriptors(
         If X is sparse and must not be, or the regions of an item are sparse.
     """
     offsets = None
+    X = plain(X)
     if sparse.issparse(X) and not accept_sparse:
         raise TypeError(
             "X is sparse: give NearestNeighborsRetriever accept_sparse=True, or a dense array (X.toarray())."

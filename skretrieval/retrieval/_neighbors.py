@@ -1,11 +1,13 @@
 """Exact search of the nearest gallery items."""
 
 from copy import copy
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import Tags, check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -15,11 +17,13 @@ from ._base import RetrieverMixin
 from ._descriptors import DescriptorSet, check_descriptors, check_regions, prepare
 from ._engines._faiss import FaissIndex, check_faiss_params
 from ._gallery_items import check_items
+from ._gallery_store import GalleryMixin
+from ._scale import directions, distances_of
 from ._search._exact import SCORERS, check_exact_params, make_scorer, search
 from ._search._ranks import count_ranks
 
 
-class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
+class NearestNeighborsRetriever(GalleryMixin, RetrieverMixin, BaseEstimator):
     """Rank a gallery of descriptors by their distance to a query.
 
     The last step of a retrieval pipeline: ``fit`` indexes the gallery, ``predict`` ranks it for each query,
@@ -123,6 +127,10 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
        Their ``d = min(||g_q - g_i||_1, ||l_q - l_i||_1)`` with global and local descriptors g and l is what
        "manhattan" and "same" give for region sets of two.
 
+    Any number of threads may search at the same time. ``fit``, ``partial_fit`` and ``remove`` wait for each other. A
+    search beside ``partial_fit`` sees the gallery before or after; one beside ``fit`` or ``remove`` needs a lock of
+    yours, because the numbers of the items change.
+
     Examples
     --------
     >>> from skretrieval.retrieval import NearestNeighborsRetriever
@@ -176,6 +184,10 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self : object
             The fitted retriever.
         """
+        with self._changing():
+            return self._index_gallery(X, y)
+
+    def _index_gallery(self, X: Any, y: ArrayLike | None) -> Self:
         params = self._check_engine()
         descriptors = check_descriptors(self, X, reset=True, accept_sparse=self.accept_sparse)
         labels = self._check_labels(y, descriptors)
@@ -205,8 +217,10 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self : object
             The retriever with the larger gallery.
         """
-        if not hasattr(self, "gallery_"):
-            return self.fit(X, y)
+        with self._changing():
+            return self._append(X, y) if hasattr(self, "gallery_") else self._index_gallery(X, y)
+
+    def _append(self, X: Any, y: ArrayLike | None) -> Self:
         if (y is None) != (self.labels_ is None):
             have, got = ("labels", "none") if y is None else ("no labels", "some")
             raise ValueError(
@@ -247,13 +261,20 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
             If the indices are not integers, or no item would be left.
         """
         check_is_fitted(self)
+        with self._changing():
+            return self._remove(indices)
+
+    def _remove(self, indices: ArrayLike) -> Self:
         indices = check_items(indices, self.n_samples_fit_)
         keep = np.delete(np.arange(self.n_samples_fit_), indices.ravel())
         if len(keep) == 0:
             raise ValueError(f"Cannot remove all {self.n_samples_fit_} items: the gallery would be empty.")
         gallery = self._gallery.take(keep)
         if self._faiss is not None:
-            self._faiss.rebuild(gallery)
+            # another index: searches that began before go on in the one that belongs to their gallery
+            faiss = copy(self._faiss)
+            faiss.rebuild(gallery)
+            self._faiss = faiss
         self._store(gallery, None if self.labels_ is None else self.labels_[keep])
         return self
 
@@ -287,15 +308,6 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         found, nearest = (retriever.kneighbors(X, n_neighbors)[0] for retriever in (self, exact))
         return float(np.mean(found <= nearest[:, -1:]))
 
-    def _store(self, gallery: DescriptorSet, labels: NDArray[Any] | None) -> None:
-        self.gallery_, self.region_offsets_, self.row_lengths_ = (
-            gallery.rows,
-            gallery.offsets,
-            gallery.lengths,
-        )
-        self.labels_ = labels
-        self.n_samples_fit_ = gallery.n_items
-
     @staticmethod
     def _check_labels(y: ArrayLike | None, descriptors: DescriptorSet) -> NDArray[Any] | None:
         if y is None:
@@ -326,19 +338,19 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         """Whether regions of the same number only are compared."""
         return self.region_pairs_ == "same"
 
-    @property
-    def _gallery(self) -> DescriptorSet:
-        return DescriptorSet(self.gallery_, self.region_offsets_, self.row_lengths_)
-
     def _check_queries(self, X: Any) -> DescriptorSet:
         return prepare(self._check(X), self.metric_, in_place=False)
 
     def _check(self, X: Any) -> DescriptorSet:
         """Descriptors like those of the gallery, as they are."""
         gallery = self._gallery
-        descriptors = check_descriptors(
-            self, X, reset=False, dtype=gallery.dtype, accept_sparse=self.accept_sparse
-        )
+        turned = self.metric_ == "cosine" and gallery.dtype == np.float32 and not sparse.issparse(X)
+        dtype = (
+            None if turned else gallery.dtype
+        )  # where only directions count, no size is too small or too large
+        descriptors = check_descriptors(self, X, reset=False, dtype=dtype, accept_sparse=self.accept_sparse)
+        if turned:
+            descriptors = replace(descriptors, rows=directions(descriptors.rows, gallery.dtype))
         if self._same:
             check_regions(descriptors, gallery.counts[0], "those of the gallery have")
         return descriptors
@@ -350,10 +362,13 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
             raise ValueError(
                 f"The engine was {self.engine_!r} when fitted and is {self.engine!r} now: fit again."
             )
-        params = self._check_engine()
-        if self._faiss is not None:
-            return self._faiss.search(queries, self._gallery, n_neighbors, params)
-        return search(queries, self._gallery, n_neighbors, metric=self.metric_, same=self._same, **params)
+        params, engine = self._check_engine(), self._faiss
+        queries, gallery, exponent = self._in_range(queries)
+        if engine is not None and exponent == 0:
+            return engine.search(queries, gallery, n_neighbors, params)
+        options = params if engine is None else {}
+        found = search(queries, gallery, n_neighbors, metric=self.metric_, same=self._same, **options)
+        return found if exponent == 0 else (distances_of(found[0], exponent, self._gallery.dtype), found[1])
 
     def _ranks(
         self,
@@ -364,7 +379,8 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
     ) -> NDArray[np.intp] | None:
         params = self._check_engine() if self._faiss is None else {}
         options = {"metric": self.metric_, "same": self._same, **params}
-        return count_ranks(queries, self._gallery, query, item, **options)
+        queries, gallery, _ = self._in_range(queries)
+        return count_ranks(queries, gallery, query, item, **options)
 
     def _own_items(self, queries: DescriptorSet) -> NDArray[np.intp]:
         """First gallery item at distance zero from each query, -1 where there is none."""
@@ -375,7 +391,8 @@ class NearestNeighborsRetriever(RetrieverMixin, BaseEstimator):
         self, queries: DescriptorSet, indices: NDArray[np.intp]
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Query rows and gallery rows of the best region pairs, each of shape (n_queries, k)."""
-        scorer = make_scorer(self.metric_, queries, self._gallery, self._same)
+        queries, gallery, _ = self._in_range(queries)
+        scorer = make_scorer(self.metric_, queries, gallery, self._same)
         query = np.repeat(np.arange(queries.n_items), indices.shape[1])
         query_rows, gallery_rows = scorer.best_rows(query, indices.ravel())
         return query_rows.reshape(indices.shape), gallery_rows.reshape(indices.shape)

@@ -25,6 +25,7 @@ from ._batches import (
     one_thread,
 )
 from ._cached import descriptor_cache
+from ._numbers import check_descriptors, learned_from
 
 
 class BasePooler(  # type: ignore[call-arg]
@@ -70,18 +71,22 @@ class BasePooler(  # type: ignore[call-arg]
     (3, 16)
     """
 
-    # Inside this package a pooler may implement `_describe(batches)` instead: a tuple with one checked `Batch` per
-    # layer (one layer unless `_layers`) to a tensor (N, d), or to `RegionRows` if `_gives_region_sets`. One that learns
-    # from the maps sets `_learns` and implements `_begin`, `_update` and `_finish`, so that several poolers can learn
-    # from the same passes.
+    # Inside this package a pooler may implement `_describe(batches)` instead: one checked `Batch` per layer to a tensor
+    # (N, d) or `RegionRows`. One that learns implements `_begin`, `_update` and `_finish`, so that passes are shared.
     _parameter_constraints: dict = {}
     _layers = False  # whether entries are tuples of maps
     _gives_region_sets = False
     _learning_bytes = BLOCK_BYTES  # of maps taken together in fit
     _describing_bytes = BLOCK_BYTES  # and in transform
     _several_threads = False  # whether its operations on a CPU are large enough for more than one
-    # whether class, parameters and what was learned tell what it makes of a map, so that it can be cached on disk
-    _follows_from_parameters = True
+    _follows_from_parameters = (
+        True  # whether class, parameters and what was learned tell what it makes of a map
+    )
+
+    @property
+    def takes_tuples(self) -> bool:
+        """Whether entries are tuples of maps, of several layers or resolutions."""
+        return self._layers
 
     def pool_maps(self, maps: torch.Tensor) -> torch.Tensor:
         """Describe maps: what a pooler of your own implements.
@@ -223,6 +228,7 @@ class BasePooler(  # type: ignore[call-arg]
             self._look(X)
             return None
         state, channels, more = None, None, True
+        extreme: tuple[Batch, ...] = ()
         while more:
             with torch.inference_mode():
                 for batches in iter_batches(X, channels, self._layers, self._learning_bytes):
@@ -234,7 +240,11 @@ class BasePooler(  # type: ignore[call-arg]
                         self._check_values(batches[0])
                     with one_thread(batches[0].maps, unless=self._several_threads):
                         self._update(state, batches)
-            following = self._finish(state, X)
+                    extreme = max(
+                        extreme, batches, key=lambda some: max((one.largest for one in some), default=-1)
+                    )
+            with learned_from(extreme):
+                following = self._finish(state, X)
             more = following is not None
             state = following if more else state
         return state
@@ -287,6 +297,7 @@ class BasePooler(  # type: ignore[call-arg]
                     self._n_features_out = n_columns(described)
                 rows, counts = described if sets else (described, np.ones(len(described), dtype=int))
                 rows = rows.cpu().numpy()
+                check_descriptors(rows, counts, batches)
                 results.add(batches[0].indices, counts, rows)
                 if cache is not None:
                     cache.add(batches[0].digests, counts, rows, self._channels)

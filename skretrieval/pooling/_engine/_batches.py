@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
+from ..._linalg import limit_forked_threads
 from ...extraction import FeatureMaps
 
 BATCH_BYTES = 64 * 2**20  # of maps taken together
@@ -37,6 +38,8 @@ class Batch:
         The sequence, if it is one of photographs.
     digests : list of N str or None, optional
         What names the content of each photograph, where descriptors are cached; None for one that cannot be read.
+    largest : float
+        No value of the checked maps is farther from zero.
     """
 
     indices: np.ndarray
@@ -44,6 +47,7 @@ class Batch:
     nonnegative: bool
     source: FeatureMaps | None = None
     digests: list[str | None] | None = None
+    largest: float = 0.0
 
     @cached_property
     def rectified(self) -> torch.Tensor:
@@ -97,6 +101,7 @@ def one_thread(maps: torch.Tensor, unless: bool = False) -> Iterator[None]:
 
     Only the calling thread's setting is changed, not torch's for all threads (`torch.set_num_threads`).
     """
+    limit_forked_threads()
     if unless or maps.device.type != "cpu":
         yield
         return
@@ -122,6 +127,8 @@ def n_entries(X: Any) -> int:
     if isinstance(X, FeatureMaps):
         n = len(X)
     elif isinstance(X, np.ndarray | torch.Tensor):
+        if isinstance(X, torch.Tensor):
+            _check_plain(0, X)
         ragged = isinstance(X, np.ndarray) and X.dtype.kind == "O"
         if X.ndim != 4 and not ragged:
             raise ValueError(
@@ -230,7 +237,7 @@ def _checked(indices: np.ndarray, maps: torch.Tensor, source: FeatureMaps | None
         bad = int(torch.nonzero(~torch.isfinite(maps).flatten(1).all(dim=1))[0])
         kind = "NaN" if bool(torch.isnan(maps[bad]).any()) else "infinity"
         raise ValueError(f"Entry {indices[bad]}: the feature map contains {kind}.")
-    return Batch(indices, maps, low >= 0, source)
+    return Batch(indices, maps, low >= 0, source, largest=max(high, -low))
 
 
 def raw_batches(
@@ -284,6 +291,8 @@ def _check_map(index: int, entry: Any) -> tuple[int, int, int]:
     """Return the shape of one map after checking rank, type and size."""
     if not isinstance(entry, np.ndarray | torch.Tensor):
         raise ValueError(f"Entry {index}: expected an array or tensor (C, H, W), got {type(entry).__name__}.")
+    if isinstance(entry, torch.Tensor):
+        _check_plain(index, entry)
     if entry.ndim != 3:
         raise ValueError(f"Entry {index}: expected 3 dimensions, got {entry.ndim}.")
     if isinstance(entry, np.ndarray) and entry.dtype.kind not in "fiub":
@@ -291,6 +300,21 @@ def _check_map(index: int, entry: Any) -> tuple[int, int, int]:
     if min(entry.shape) == 0:
         raise ValueError(f"Entry {index}: the feature map of shape {tuple(entry.shape)} is empty.")
     return tuple(entry.shape)
+
+
+def _check_plain(index: int, tensor: torch.Tensor) -> None:
+    """Raise a ValueError that says what to do with a tensor that has no plain real numbers."""
+    kinds = {
+        "nested: give a list of its parts, tensor.unbind()": tensor.is_nested,
+        "on the meta device, which has shapes and no numbers": tensor.is_meta,
+        "quantised: give tensor.dequantize()": tensor.is_quantized,
+        f"sparse ({str(tensor.layout).removeprefix('torch.')}): give tensor.to_dense()": tensor.layout
+        != torch.strided,
+        "complex: real numbers were expected, such as tensor.abs()": tensor.is_complex(),
+    }
+    for what, found in kinds.items():
+        if found:
+            raise ValueError(f"Entry {index}: the feature map is a tensor that is {what}.")
 
 
 def _stack(maps: list) -> torch.Tensor:

@@ -140,6 +140,8 @@ class PartWeightedPooler(BasePooler):
 
     def _finish(self, state: StreamedVariance, X: Any) -> None:
         self.variances_ = state.variance()
+        if not np.isfinite(self.variances_).all():
+            raise ValueError("The variances of the channels reach infinity.")
         self.parts_ = np.argsort(-self.variances_, kind="stable")[: self.n_parts]
         self._n_features_out = self.n_parts * self._channels[0]
 
@@ -247,7 +249,8 @@ class StreamedVariance:
         mean = rows.mean(axis=0)
         gap = mean - self.mean
         total = self.n + n
-        self.square += ((rows - mean) ** 2).sum(axis=0) + gap**2 * (self.n * n / total)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at when all is gathered
+            self.square += ((rows - mean) ** 2).sum(axis=0) + gap**2 * (self.n * n / total)
         self.mean += gap * (n / total)
         self.n = total
 

@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._linalg import is_forked
 from .._descriptors import DescriptorSet
+from .._locks import ProcessLock
 from .._search._exact import FULL_SHARE, make_scorer, order_candidates, pack, search
+
+# Held by whoever calls faiss. Its indexes may not be read while they are written, the settings of a search are written
+# into the index, and those below belong to the process. faiss itself shares a search out to threads.
+_CALLING = ProcessLock()
 
 # Gallery rows converted to float32 and added at a time.
 _ADD_ROWS = 65536
@@ -89,6 +95,8 @@ def check_faiss_params(params: dict[str, Any] | None) -> dict[str, Any]:
 @contextmanager
 def _settings(faiss: Any, *, single_thread: bool = False) -> Iterator[None]:
     """Products by BLAS also for few queries; one thread where the order of insertions decides the graph."""
+    if is_forked():
+        faiss.omp_set_num_threads(1)
     threshold, threads = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
     faiss.cvar.distance_compute_blas_threshold = 20
     if single_thread:
@@ -133,13 +141,15 @@ class FaissIndex:
             raise ValueError(
                 f"Index {params['index']!r} does not know the metric 'manhattan': use index 'flat' or engine='exact'."
             )
-        self._build(gallery)
+        with _CALLING:
+            self._build(gallery)
 
     def _build(self, gallery: DescriptorSet) -> None:
         faiss = import_faiss()
         string = self._factory_string(gallery.n_rows)
         try:
             self._index = faiss.index_factory(self.n_features, string, getattr(faiss, _METRICS[self.metric]))
+            self.__dict__.pop("_bytes", None)  # of the index before
             self.needs_training = not self._index.is_trained
             for name in _FAISS_NAMES:
                 self._set(name, self.params.get(name))
@@ -209,29 +219,33 @@ class FaissIndex:
 
     def append(self, gallery: DescriptorSet) -> None:
         """Add the rows of the grown gallery that are not in the index; centroids stay as they are."""
-        self._add(gallery, self.index.ntotal)
+        with _CALLING:
+            self._add(gallery, self.index.ntotal)
 
     def rebuild(self, gallery: DescriptorSet) -> None:
         """Index another gallery, with the centroids learned before."""
-        if not self.needs_training:
-            self._build(gallery)
-        else:
-            self.index.reset()
-            self._add(gallery, 0)
+        with _CALLING:
+            if not self.needs_training:
+                self._build(gallery)
+            else:
+                self.index.reset()
+                self._add(gallery, 0)
 
     @property
     def index(self) -> Any:
         """The faiss index, read from its bytes when it is first needed."""
-        if not hasattr(self, "_index"):
-            self._index = import_faiss().deserialize_index(np.array(self._bytes))
-            del self._bytes
-        return self._index
+        with _CALLING:
+            if not hasattr(self, "_index"):
+                self._index = import_faiss().deserialize_index(np.array(self._bytes))
+                del self._bytes
+            return self._index
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        if "_index" in state:
-            state["_bytes"] = import_faiss().serialize_index(state.pop("_index"))
-        return state
+        with _CALLING:
+            state = self.__dict__.copy()
+            if "_index" in state:
+                state["_bytes"] = import_faiss().serialize_index(state.pop("_index"))
+            return state
 
     def _set(self, name: str, value: Any) -> None:
         if value is None:
@@ -273,7 +287,8 @@ class FaissIndex:
         indices = np.empty((queries.n_items, n_neighbors), dtype=np.intp)
         for start, stop in queries.blocks(params["query_block_size"]):
             part = queries.slice(start, stop)
-            query, item = self._candidates(part, gallery, n_neighbors, params)
+            with _CALLING:
+                query, item = self._candidates(part, gallery, n_neighbors, params)
             enough = np.bincount(query, minlength=part.n_items) >= n_neighbors
             if enough.any():
                 scorer = make_scorer(self.metric, part, gallery)
@@ -302,7 +317,8 @@ class FaissIndex:
             self._set("ef_search", None if ef_search is None else max(ef_search, wanted))
             with _settings(faiss):
                 found = self.index.search(rows, wanted)[1]
-            row, column = np.nonzero(found >= 0)
+            # a search beside a partial_fit may meet rows that its gallery does not have yet
+            row, column = np.nonzero((found >= 0) & (found < gallery.n_rows))
             item = found[row, column]
             if gallery.offsets is not None:
                 item = np.searchsorted(gallery.offsets, item, side="right") - 1
