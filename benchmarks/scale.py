@@ -116,14 +116,12 @@ def tables(figures, rates, memory):
     def needs(n_bytes):
         return machines(n_bytes, memory)
 
-    books = figures["bookkeeping"]
     kinds = [
         ("descriptors, float32", lambda n: array_bytes(n, D)),
         ("descriptors, float16", lambda n: array_bytes(n, D, 2)),
         (f"HNSW, {links} links, rows included", lambda n: hnsw_bytes(n, D, links)),
         (f"IVF-PQ, {m} bytes a row", lambda n: ivfpq_bytes(n, D, m)),
-        ("table of images, JSON on disk", lambda n: n * books["json"]),
-        ("table of images, in memory", lambda n: n * books["objects"]),
+        ("table of images", lambda n: n * figures["table"]["table"]),
         ("`skretrieval index`: most on disk", lambda n: disk_bytes(n, D, D)),
     ]
     lines += table(
@@ -211,11 +209,9 @@ def tables(figures, rates, memory):
         ),
         "### Opening an index",
         "",
-        *table(
-            sizes_head("what"),
-            ["checksum of the gallery", *(in_time(array_bytes(n, D) / exact["hashing"]) for n in SIZES)],
-            ["table of images", *(in_time(n * books["reading"]) for n in SIZES)],
-        ),
+        f"{in_time(figures['table']['opening'])}, whatever the number of images: sizes are checked, and a line of the "
+        "table is read when it is needed.",
+        "",
         "### How far the model is off",
         "",
         f"A line through the times at {small // 4:,} and {small:,} rows predicts those of {large:,} rows of a mapped "

@@ -6,7 +6,6 @@ import platform
 import sys
 import tempfile
 import time
-import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,31 +70,46 @@ def measure_pooling():
     return best(lambda: pooler.transform(maps), 10) / len(maps)
 
 
-def measure_bookkeeping(n, folder):
-    """Of the table of images of an index: bytes an image on disk and as Python objects, and seconds to read it."""
-    from skretrieval.index import _image_index as _index
-    from skretrieval.index._writing import write_json
+def measure_table(n, folder):
+    """Of the table of images of an index: bytes an image on disk, and seconds to open an index of n images."""
+    import sqlalchemy as sa
 
-    rows = (f"{number // 1000:06d}/{number:09d}.jpg" for number in range(n))
-    images = [
-        _index.IndexedImage(path, 3000 + i, 1700000000 * 10**9 + i, f"{i:040x}", path[:6])
-        for i, path in enumerate(rows)
-    ]
-    record = write_json(folder / "images-1.json", {"images": images, "skipped": {}})
-    manifest = {"files": {"images": record}, "n_images": n}
-    del images
-    reading = best(lambda: _index.read_images(folder, manifest), 1)
-    tracemalloc.start()
-    kept = _index.read_images(folder, manifest)
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(kept) == n
-    return {"json": record["bytes"] / n, "objects": held / n, "reading": reading / n}
+    from skretrieval.index import ImageIndex
+    from skretrieval.index._table import IMAGES, open_engine
+
+    ImageIndex.create(folder / "index")
+    engine = open_engine(folder / "index", write=True)
+    empty = (folder / "index" / "index.sqlite").stat().st_size
+    with engine.begin() as connection:
+        for start in range(0, n, 10_000):
+            lines = [line(number) for number in range(start, min(start + 10_000, n))]
+            connection.execute(sa.insert(IMAGES), lines)
+    engine.dispose()
+    opening = best(lambda: ImageIndex(folder / "index"), 5)
+    return {"table": ((folder / "index" / "index.sqlite").stat().st_size - empty) / n, "opening": opening}
+
+
+def line(number):
+    """A line of the table, as long as those of photographs."""
+    path = f"{number // 1000:06d}/{number:09d}.jpg"
+    return {
+        "path": path.encode(),
+        "name": path,
+        "size": 3_000_000 + number,
+        "mtime_ns": 1700000000 * 10**9 + number,
+        "digest": number.to_bytes(20, "big"),
+        "width": 4000,
+        "height": 3000,
+        "taken": "2020-02-02 20:20:20",
+        "label": path[:6],
+        "row": number,
+        "n_rows": 1,
+        "blank": False,
+    }
 
 
 def measure_exact(small, large, shards, folder, batches=(1, 70, 1000), k=100):
     """Exact search of `small` rows, predictions for `large` rows of a mapped file, and searches shard by shard."""
-    from skretrieval._io import hash_file
     from skretrieval.retrieval import NearestNeighborsRetriever
 
     rng = np.random.default_rng(0)
@@ -113,9 +127,6 @@ def measure_exact(small, large, shards, folder, batches=(1, 70, 1000), k=100):
         parts[n_shards] = [
             NearestNeighborsRetriever(k).fit(mapped[first:last]) for first, last in pairwise(limits)
         ]
-    start = time.perf_counter()
-    hash_file(folder / "rows.npy")
-    result["hashing"] = rows.nbytes / (time.perf_counter() - start)
     base, quarter = (NearestNeighborsRetriever(k).fit(mapped[:n]) for n in (small, small // 4))
     for batch in batches:
         some = queries[-batch:] if batch < len(queries) else queries
@@ -181,7 +192,7 @@ def measure(options):
         names = ("squeezenet1_1",) if quick else ("vgg16", "resnet50", "squeezenet1_1")
         figures["networks"] = measure_networks(names, figures["size"])
         say("networks measured")
-        figures["bookkeeping"] = measure_bookkeeping(2000 if quick else 50_000, folder)
+        figures["table"] = measure_table(2000 if quick else 200_000, folder)
         small, large = (2000, 20_000) if quick else (10**5, 10**6)
         figures["exact"] = measure_exact(small, large, (2, 5, 10), folder)
         say("exact search measured")

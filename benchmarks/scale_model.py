@@ -90,8 +90,8 @@ def sharded_seconds(shard_seconds, n_shards, n_queries, k, per_candidate=1e-7, n
 
 
 def disk_bytes(n, d, d_out):
-    """Most that ``skretrieval index`` has on disk: shards, descriptors, normalised descriptors, gallery."""
-    return array_bytes(n, 3 * d + d_out)
+    """Most that ``skretrieval index`` has on disk: descriptors, and old and new whitened rows."""
+    return array_bytes(n, d + 2 * d_out)
 
 
 def merge(found, starts, k):

@@ -1,7 +1,6 @@
 """The part of streaming.py on photographs: an index that is killed again and again, and what it holds at the end."""
 
 import argparse
-import json
 import random
 import shutil
 import sys
@@ -9,9 +8,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import sqlalchemy as sa
 from PIL import Image
 from sklearn.base import clone
 from streaming_watch import MIB, Watched, curve, rate, stage_seconds, steady, table, watch
+
+from skretrieval.index import ImageIndex
+from skretrieval.index._models import read_model
+from skretrieval.index._rows import mapped, row_file
+from skretrieval.index._table import IMAGES, open_engine, settings_of
 
 SETTINGS = {"--extractor": "squeezenet1_1", "--weights": "random", "--recipe": "gem", "--whitening": "pca"}
 SIDES = (96, 72)
@@ -32,40 +37,34 @@ def write_photographs(folder: Path, n: int) -> None:
         Image.fromarray(picture).save(part / f"{number:07d}.jpg", quality=85, comment=str(number))
 
 
-class Pending:
-    """What is finished of an index, read from its folder while a process makes it."""
+class Progress:
+    """What is finished of an index, read from it while a process makes it."""
 
     def __init__(self, index: Path):
-        self.index, self.counts = index, {}
-        self.at_start = self()[0]
+        self.index = index
+        self.at_start = len(self.rows())
+
+    def rows(self) -> dict[str, tuple[int, int]]:
+        """Return the number and the row of each photograph that is committed, by its name."""
+        try:
+            engine = open_engine(self.index)
+            with engine.begin() as connection:
+                chosen = sa.select(IMAGES.c.name, IMAGES.c.id, IMAGES.c.row).where(IMAGES.c.row.is_not(None))
+                return {name: (number, row) for name, number, row in connection.execute(chosen)}
+        except (FileNotFoundError, sa.exc.OperationalError):  # not there yet
+            return {}
 
     def __call__(self) -> tuple[int, str]:
-        """Return images finished so far, and the stage; "start" lasts until the process has finished a shard."""
-        for file in (self.index / "pending").glob("[0-9]*.json"):
-            if file.name not in self.counts:
-                self.counts[file.name] = len(json.loads(file.read_text())["images"])
-        done = sum(self.counts.values())
-        names = [file.name for pattern in ("*.npy", ".*.npy.tmp") for file in self.index.glob(pattern)]
-        if any("gallery" in name for name in names):
-            return done, "post-process and write"
-        if any("descriptors" in name for name in names):
-            return done, "merge and fit"
-        return done, "describe" if done > getattr(self, "at_start", done) else "start"
-
-    def shards(self) -> dict[str, tuple[int, list[str]]]:
-        """Finished shards: when they were written and the images in them."""
-        return {
-            file.name: (
-                file.stat().st_mtime_ns,
-                [image["path"] for image in json.loads(file.read_text())["images"]],
-            )
-            for file in (self.index / "pending").glob("[0-9]*.json")
-        }
+        """Return images finished so far, and the stage; "start" lasts until the process has finished a batch."""
+        done = len(self.rows())
+        if any(self.index.glob("gallery-*.rows")):
+            return done, "whiten and write"
+        return done, "describe" if done > self.at_start else "start"
 
 
 def index_command(photographs: Path, index: Path, size: int) -> list[str]:
     options = [word for pair in SETTINGS.items() for word in pair]
-    fixed = ["--size", str(size), "--device", "cpu", "--batch-size", "32", "--sample", "500", "--no-progress"]
+    fixed = ["--size", str(size), "--device", "cpu", "--batch-size", "32", "--no-progress"]
     command = [sys.executable, "-m", "skretrieval.cli", "index", str(photographs), "--out", str(index)]
     return [*command, *options, *fixed]
 
@@ -88,39 +87,35 @@ def killed_run(
 
         return kill
 
-    stops = [in_time(target) for target in targets] + [lambda done, stage: stage == "merge and fit"]
+    stops = [in_time(target) for target in targets] + [lambda done, stage: stage == "whiten and write"]
     for stop in stops:
-        runs.append(watch(index_command(photographs, index, options.size), Pending(index), stop))
-        after = Pending(index).shards()
-        paths = [path for _, images in after.values() for path in images]
+        runs.append(watch(index_command(photographs, index, options.size), Progress(index), stop))
+        after = Progress(index).rows()
+        used = [row for _, row in after.values()]
         found.append(
             {
-                "finished": len(paths),
-                "twice": len(paths) - len(set(paths)),
-                "lost": sum(after.get(name) != shard for name, shard in before.items()),
-                "seconds lost": max(0.0, time.time() - max(when for when, _ in after.values()) / 1e9),
-                "largest shard": max(len(images) for _, images in after.values()),
+                "finished": len(after),
+                "twice": len(used) - len(set(used)),
+                "lost": sum(after.get(name) != line for name, line in before.items()),
             }
         )
         before = after
-    runs.append(watch(index_command(photographs, index, options.size), Pending(index)))
+    runs.append(watch(index_command(photographs, index, options.size), Progress(index)))
     return runs, found
 
 
 def check_index(photographs: Path, index: Path, folder: Path, options: argparse.Namespace) -> dict:
     """Compare with an uninterrupted index of a sample, and with post-processing in memory."""
-    from skretrieval.index import _image_index as _index
 
     def content(path):
-        manifest = _index.read_manifest(path)
-        images = {image.path: row for row, image in enumerate(_index.read_images(path, manifest))}
-        return (
-            manifest,
-            images,
-            *(_index.read_array(path, manifest, kind) for kind in ("descriptors", "gallery")),
-        )
+        engine = open_engine(path)
+        with engine.begin() as connection:
+            files = [row_file(connection, path, kind) for kind in ("descriptors", "gallery")]
+            settings = settings_of(connection)
+        rows = {name: row for name, (_, row) in Progress(path).rows().items()}
+        return settings, rows, *(mapped(path, file) for file in files)
 
-    manifest, rows, descriptors, gallery = content(index)
+    settings, rows, descriptors, gallery = content(index)
     chosen = sorted(rows)[:: max(1, options.images // options.sample)]
     for path in chosen:
         (folder / "sample" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -129,23 +124,23 @@ def check_index(photographs: Path, index: Path, folder: Path, options: argparse.
     _, sample_rows, expected, _ = content(folder / "sample-index")
     got = descriptors[[rows[path] for path in chosen]]
     want = expected[[sample_rows[path] for path in chosen]]
-    loaded = _index.ImageIndex(index)
-    again = clone(loaded.pipeline[2:-1])
-    whole = again.fit_transform(np.array(descriptors))
-    queries = [loaded.files[row] for row in range(0, len(loaded.files), max(1, len(loaded.files) // 50))]
-    first = loaded.search(queries, 1)[1][:, 0]
+    search = read_model(index, settings["search"])
+    whole = clone(search[:-1]).fit_transform(np.array(descriptors))
+    opened = ImageIndex(index)
+    names = sorted(rows)[:: max(1, len(rows) // 50)]
+    first = [opened.search(str(photographs / name), 1).names[0] for name in names]
     return {
-        "n_images": manifest["n_images"],
+        "n_images": len(rows),
         "missing": options.images - len(rows),
         "sample": len(chosen),
         "equal": int(np.all(got == want, axis=1).sum()),
         "difference": float(np.max(np.abs(got - want) / np.abs(want).max())),
         "gallery difference": float(np.abs(gallery - whole).max()),
-        "queries": len(queries),
-        "themselves": sum(loaded.files[row] == query for row, query in zip(first, queries, strict=True)),
+        "queries": len(names),
+        "themselves": sum(one == name for one, name in zip(first, names, strict=True)),
         "megabytes": descriptors.nbytes / MIB,
         "dimension": descriptors.shape[1],
-        "json": (index / manifest["files"]["images"]["name"]).stat().st_size / MIB,
+        "table": (index / "index.sqlite").stat().st_size / MIB,
         "sample seconds": sample.seconds,
     }
 
@@ -161,7 +156,7 @@ def photographs_report(folder: Path, options: argparse.Namespace) -> list[str]:
     whole = sum(run.seconds for run in runs)
     last, said = runs[-1], runs[-1].output.strip().splitlines()[-1].split(": ", 1)[1]
     growth, low, high = steady(runs, "describe")
-    after = ("merge and fit", "post-process and write")
+    after = ("whiten and write",)
     describing = max(
         run.peak("describe")[0] for run in runs if any(row[4] == "describe" for row in run.samples)
     )
@@ -190,8 +185,7 @@ def photographs_report(folder: Path, options: argparse.Namespace) -> list[str]:
         f"In the longest process, from {low} to {high} images, anonymous memory moved by {growth:+.0f} MiB; the "
         f"largest while describing was {describing:.0f} MiB.",
         "",
-        f"The last phase, when the descriptors are merged, whitened and written ({result['megabytes']:.0f} MiB each "
-        "time):",
+        f"The last phase, when the descriptors ({result['megabytes']:.0f} MiB) are whitened and written:",
         "",
         *table(
             ["stage", "anonymous, MiB", "resident, MiB"],
@@ -202,16 +196,14 @@ def photographs_report(folder: Path, options: argparse.Namespace) -> list[str]:
         "### Interruptions",
         "",
         *table(
-            ["kill", "images finished", "finished by this process", "in two shards", "earlier shards lost or changed",
-             "seconds since the last shard", "largest shard"],
+            ["kill", "images finished", "finished by this process", "with the row of another", "lost or changed"],
             [
-                [number, one["finished"], one["finished"] - n_found[number - 1], one["twice"], one["lost"],
-                 f"{one['seconds lost']:.1f}", one["largest shard"]]
+                [number, one["finished"], one["finished"] - n_found[number - 1], one["twice"], one["lost"]]
                 for number, one in enumerate(found, start=1)
             ],
         ),
-        f"The last process said: `{said}`. A kill costs what was done since the last shard was written, at most one "
-        "shard; finished images are not described again.",
+        f"The last process said: `{said}`. A kill costs what was done since the last batch was committed; finished "
+        "images are not described again.",
         "",
         f"Of {options.images} images {result['missing']} are missing in the index. Descriptors of {result['sample']} "
         f"of them, compared with an uninterrupted index of these alone: {result['equal']} are equal bit for bit, the "

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..datasets import load_image_folder, load_sample_photographs, make_photo_views
-from ..index import as_scores, make_pipeline
 from ..inspection import results_page
 from ..metrics import precision_at_k
+from ._settings import as_scores, make_pipeline
 
 _VIEW_SIZE = 1024  # pixels: larger photographs make no better queries, only slower ones
 _SHOWN = 10  # results of a query

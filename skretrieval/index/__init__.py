@@ -1,20 +1,20 @@
-"""A folder of photographs as an index that is kept up to date and searched."""
+"""A folder of photographs as a living index: updated, searched, and trusted with them."""
 
-from ._changes import Report
-from ._image_index import ImageIndex, IndexedImage, as_scores
-from ._info import IndexInfo, index_info
-from ._pipeline import DEFAULTS, make_pipeline, resolve_settings
-from ._update import update_index
+from ._image_index import ImageIndex
+from ._results import SearchResults
+from ._table import IndexDamagedError, printable
+from ._update import TooManyRemovedError, UpdateReport
+from ._upgrade import upgrade_index
+from ._walk import EXCLUDED, passed_over_words
 
 __all__ = [
-    "DEFAULTS",
+    "EXCLUDED",
     "ImageIndex",
-    "IndexInfo",
-    "IndexedImage",
-    "Report",
-    "as_scores",
-    "index_info",
-    "make_pipeline",
-    "resolve_settings",
-    "update_index",
+    "IndexDamagedError",
+    "SearchResults",
+    "TooManyRemovedError",
+    "UpdateReport",
+    "passed_over_words",
+    "printable",
+    "upgrade_index",
 ]

@@ -1,285 +1,300 @@
-"""The index on disk and its search: a folder with plain files, written so that an interruption costs nothing of it.
-
-Layout, format version 1 (`<n>` is a generation, which grows with every change)::
-
-    index.json              format, version, settings, package versions; names and checksums of the other files
-    images-<n>.json         path, size, modification time, content hash and label of each image, in row order
-    descriptors-<n>.npy     (n_images, d) as pooled; what an update keeps and adds to
-    gallery-<n>.npy         (n_images, d') after post-processing; what is searched
-    front-<n>.joblib        the encoder: fitted extractor and pooler
-    search-<n>.joblib       fitted post-processing and the retriever's parameters
-    pending/                work in progress (see _pending.py)
-
-``index.json`` is replaced last, in one step: a reader finds the old generation or the new one, whole. Where the
-descriptors are region sets, each image has `n_regions` rows in the arrays.
-"""
+"""A folder of photographs as an index: updated, searched, and trusted with them."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import joblib
-import numpy as np
-from sklearn.exceptions import InconsistentVersionWarning
+import sqlalchemy as sa
 from sklearn.pipeline import Pipeline
 
-from .._io import HASH, hash_file
-from .._version import __version__
+from . import _info, _models
+from ._creation import begin, first_model, folder_of, is_free, make_index
+from ._encoder import fitted, halves_of, how_to_run, pipeline_of
+from ._reader import Reader
+from ._renewal import refresh, remove_unused
+from ._table import (
+    DATABASE,
+    FILES,
+    IMAGES,
+    open_engine,
+    put_settings,
+    transaction,
+)
+from ._update import Update, UpdateReport, root_of
+from ._writer import Updates, writer
 
-FORMAT = "skretrieval index"
-FORMAT_VERSION = 1
-MANIFEST = "index.json"
-ENCODER = "front"  # what the encoder is called on disk
-_PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "joblib", "pillow")
-
-
-@dataclass(slots=True)
-class IndexedImage:
-    """One image of an index.
-
-    Attributes
-    ----------
-    path : str
-        Relative to the indexed folder, with forward slashes.
-    size, mtime_ns : int
-        Bytes and modification time of the file that was described.
-    digest : str
-        BLAKE2b hash of its content.
-    label : str
-        The first folder of `path`; empty for an image in the folder itself.
-    n_regions : int or None
-        Rows of the descriptor arrays, where descriptors are region sets.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    digest: str
-    label: str = ""
-    n_regions: int | None = None
+T = TypeVar("T")
 
 
-class ImageIndex:
-    """An index that ``skretrieval index`` has written, ready for search.
+class ImageIndex(Reader):
+    """The index of a folder of photographs.
 
-    Loading reads ``front-*.joblib`` and ``search-*.joblib`` with pickle, which **runs code that the files hold**:
-    load only an index from a source that you trust.
+    It lies in a folder of its own: a database (SQLite) with a line for each photograph, files of descriptors that are
+    mapped into memory, and the fitted Pipeline, which is read without running code. Every batch of photographs is kept
+    as soon as it is described, so that an update that is interrupted goes on where it was. Several processes and
+    threads may search while one updates; they see the index before a batch or after it. Nothing is ever deleted that
+    the index did not make.
 
     Parameters
     ----------
-    path : path
-        The folder of the index.
+    where : path
+        The folder of the index. To make one: :meth:`create`.
+    trust : collection of str, default=()
+        Full names of types, beside those of this package and of scikit-learn, that the Pipeline may hold.
 
     Attributes
     ----------
-    manifest : dict
-        What ``index.json`` holds.
-    images : list of IndexedImage
-        The gallery, in row order.
-    files : list of str
-        Where each image of the gallery lies.
-    labels : list of str
-        Their labels, empty where there is none.
-    pipeline : :class:`~sklearn.pipeline.Pipeline`
-        The whole fitted Pipeline, from photographs to ranked gallery positions.
+    where : Path
+        The folder of the index.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If there is no index, a file is damaged, or a newer skretrieval has written it; the message says which
-        file, and what to do.
+    FileNotFoundError
+        If there is no index.
+    ValueError
+        If the index is damaged or a newer release wrote it; the message says what, and what to do.
+
+    Examples
+    --------
+    >>> import shutil, tempfile
+    >>> from skretrieval.datasets import load_sample_photographs
+    >>> from skretrieval.index import ImageIndex
+    >>> photographs, folder = tempfile.mkdtemp(), tempfile.mkdtemp()
+    >>> for number, file in enumerate(load_sample_photographs().images[:3]):
+    ...     _ = shutil.copy(file, f"{photographs}/{number}.png")
+    >>> index = ImageIndex.create(f"{folder}/index")
+    >>> for report in index.update(photographs):
+    ...     pass
+    >>> report.n_described
+    3
+    >>> index.search(f"{photographs}/1.png", n_neighbors=2).paths[0].endswith("1.png")
+    True
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self.manifest = read_manifest(self.path)
-        self.images = read_images(self.path, self.manifest)
-        self.files = [os.path.join(self.manifest["folder"], image.path) for image in self.images]
-        self.labels = [image.label for image in self.images]
-        encoder = read_model(self.path, self.manifest, ENCODER)
-        search = read_model(self.path, self.manifest, "search")
-        gallery = split_regions(read_array(self.path, self.manifest, "gallery"), self.images)
-        search.steps[-1][1].fit(gallery, np.array(self.labels) if all(self.labels) else None)
-        self.pipeline = Pipeline([*encoder.steps, *search.steps])
-
-    def search(self, queries: Sequence[Any], n_neighbors: int = 20) -> tuple[np.ndarray, np.ndarray]:
-        """Find the nearest images of each query.
+    # ------------------------------------------------------------------------------------------------ making one
+    @classmethod
+    def create(
+        cls,
+        where: str | os.PathLike,
+        encoder: str | Pipeline | None = None,
+        *,
+        trust: Collection[str] = (),
+        settings: dict[str, Any] | None = None,
+    ) -> ImageIndex:
+        """Make an empty index.
 
         Parameters
         ----------
-        queries : sequence of path, PIL.Image.Image, uint8 ndarray or ImageCrop
-            The photographs to search for.
-        n_neighbors : int, default=20
-            How many to find; no more than the index holds are returned.
+        where : path
+            The folder of the index: one that is not there yet, or an empty one.
+        encoder : None, str or Pipeline, default=None
+            How photographs are described and searched: the name of a recipe, or a Pipeline that begins with an
+            extractor. What it learns it learns at the first update; a fitted Pipeline is fitted anew.
+        trust : collection of str, default=()
+            As for the class.
+        settings : dict, default=None
+            What :meth:`info` is to say of how it was made; of values that JSON holds.
 
         Returns
         -------
-        distances : ndarray of shape (n_queries, n_neighbors)
-            In the retriever's metric, ascending.
-        indices : ndarray of shape (n_queries, n_neighbors)
-            Positions in `files`.
+        index : ImageIndex
+            To be filled by :meth:`update`.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder holds an index, or anything else.
+        ValueError, TypeError
+            If `encoder` is no recipe or Pipeline, or cannot be written by skops.
         """
-        descriptors = self.pipeline[:-1].transform(queries)
-        return self.retriever.kneighbors(descriptors, n_neighbors=min(n_neighbors, len(self.images)))
+        folder = folder_of(where)
+        pipeline = pipeline_of(encoder)
+        if not is_free(folder):
+            what = "an index already" if (folder / DATABASE).exists() else "other things"
+            raise FileExistsError(f"{folder} holds {what}. Give a folder that is empty or not there.")
+        make_index(folder, pipeline, settings or {})
+        return cls(folder, trust=trust)
 
-    @property
-    def retriever(self) -> Any:
-        """The last step of the Pipeline."""
-        return self.pipeline.steps[-1][1]
+    # ------------------------------------------------------------------------------------------------ updating
+    def update(
+        self,
+        folder: str | os.PathLike | None = None,
+        *,
+        exclude: Collection[str] | None = None,
+        moved: bool = False,
+        yes: bool = False,
+        device: str = "auto",
+        batch_size: int = 8,
+    ) -> Iterator[UpdateReport]:
+        """Bring the index up to date with a folder; to be iterated over, for that is what does the work.
 
-    def label_of(self, file: str | os.PathLike) -> str | None:
-        """Return the label of a photograph in the indexed folder; None elsewhere or without labels."""
-        try:
-            relative = Path(file).resolve().relative_to(self.manifest["folder"])
-        except ValueError:
-            return None
-        return relative.parts[0] if len(relative.parts) > 1 else None
+        New and changed photographs are described, those that are gone leave the index, and those that were renamed or
+        moved are known by their content. Between two reports everything is on disk: stopped there, by whatever, the
+        next update goes on from it.
 
+        Parameters
+        ----------
+        folder : path, default=None
+            The photographs, at any depth. None: the folder of the last update.
+        exclude : collection of str, default=None
+            Patterns of names that are left out (:data:`EXCLUDED` to begin with); kept for later updates.
+        moved : bool, default=False
+            Accept another folder than that of the last update: the photographs lie there now.
+        yes : bool, default=False
+            Remove also more than half of the index.
+        device : str, default="auto"
+            Where the network runs.
+        batch_size : int, default=8
+            Photographs that go through the network together.
 
-def as_scores(retriever: Any, distances: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return what to show for distances: the similarity for the cosine, else the distance itself.
+        Yields
+        ------
+        report : UpdateReport
+            What was done so far: always the same object. After the last one, all.
 
-    Parameters
-    ----------
-    retriever : estimator
-        A retriever, or a wrapper of one such as query expansion.
-    distances : ndarray
-        In the retriever's metric.
+        Raises
+        ------
+        FileNotFoundError
+            If the folder is not there or cannot be looked at; nothing is removed then.
+        ValueError
+            If it holds no photographs, another process is updating, or `folder` is another one than before.
+        TooManyRemovedError
+            If more than half of the index would be removed.
+        """
+        if isinstance(exclude, str):
+            raise TypeError(f"exclude must be a list of patterns, got the text {exclude!r}.")
+        return Updates(self._updates(folder, exclude, moved, yes, device, batch_size))
 
-    Returns
-    -------
-    name : {"similarity", "distance"}
-        What the values are.
-    scores : ndarray
-        Of the shape of `distances`.
-    """
-    while hasattr(retriever, "retriever"):
-        retriever = retriever.retriever
-    return ("similarity", 1 - distances) if retriever.metric == "cosine" else ("distance", distances)
+    def _updates(
+        self,
+        folder: str | os.PathLike | None,
+        exclude: Collection[str] | None,
+        moved: bool,
+        yes: bool,
+        device: str,
+        batch_size: int,
+    ) -> Generator[UpdateReport, None, None]:
+        engine = open_engine(self.where, write=True)
+        with writer(self.where):
+            settings, root, exclude = self._begin(folder, exclude, moved)
+            remove_unused(engine, self.where)
 
+            def encoder(sample: Any) -> Pipeline:
+                if settings["encoder"] is None:
+                    return self._fit_encoder(engine, settings, sample, device, batch_size)
+                # its own, not that of searches: how it runs is changed
+                found = _models.read_model(self.where, settings["encoder"], self._trust)
+                return found.set_params(**how_to_run(found, device, batch_size))
 
-# ---------------------------------------------------------------------------------------------------- reading
-def read_manifest(path: Path) -> dict:
-    """Read ``index.json`` and check that this release can read the index."""
-    file = path / MANIFEST
-    if not file.is_file():
-        raise FileNotFoundError(f"{path} holds no index ({MANIFEST} is missing). Make one: {_command(path)}.")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"it says format {manifest['format']!r}")
-        found = int(manifest["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise damaged(path, MANIFEST, repr(error)) from error
-    if found > FORMAT_VERSION:
-        raise ValueError(
-            f"{file} has format version {found}; this skretrieval {__version__} reads up to {FORMAT_VERSION}. It was "
-            f"written by skretrieval {manifest.get('versions', {}).get('skretrieval', '(unknown)')}: upgrade to that, "
-            f"or make the index anew: {_command(path, rebuild=True)}."
-        )
-    missing = {"folder", "settings", "files", "generation", "n_images", "versions"} - manifest.keys()
-    if missing:
-        raise damaged(path, MANIFEST, f"it lacks {sorted(missing)}")
-    return manifest
+            with closing(Update(engine, self.where, root, encoder, exclude, yes).run()) as reports:
+                for report in reports:
+                    if report.phase == "describing" and report.done == 0:
+                        with transaction(engine, self.where) as connection:  # now this is to become its index
+                            put_settings(connection, {"folder": str(root), "exclude": exclude})
+                    yield report
+            report.phase = "whitening"
+            yield report
+            refresh(engine, self.where, self._load)
+            remove_unused(engine, self.where)
+            report.phase = "done"
+            yield report
 
+    def plan(
+        self,
+        folder: str | os.PathLike | None = None,
+        *,
+        exclude: Collection[str] | None = None,
+        moved: bool = False,
+        yes: bool = False,
+    ) -> UpdateReport:
+        """Tell what :meth:`update` would do, and do nothing.
 
-def read_images(path: Path, manifest: dict) -> list[IndexedImage]:
-    """Read the table of images."""
-    name = checked_file(path, manifest, "images").name
-    try:
-        rows = json.loads((path / name).read_text(encoding="utf-8"))["images"]
-        images = [IndexedImage(**row) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise damaged(path, name, repr(error)) from error
-    if len(images) != manifest["n_images"]:
-        raise damaged(path, name, f"it lists {len(images)} images, {MANIFEST} says {manifest['n_images']}")
-    return images
+        Parameters
+        ----------
+        folder, exclude, moved, yes
+            As for :meth:`update`.
 
+        Returns
+        -------
+        report : UpdateReport
+            With ``total``, the photographs that would be read (moved ones among them), ``n_kept``, ``n_removed`` (gone
+            under their names), ``errors``, ``odd`` and ``passed_over``.
 
-def read_array(path: Path, manifest: dict, kind: str) -> np.ndarray:
-    """Map the array "descriptors" or "gallery" into memory, read-only."""
-    file = checked_file(path, manifest, kind)
-    try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise damaged(path, file.name, repr(error)) from error
+        Raises
+        ------
+        FileNotFoundError, ValueError, TooManyRemovedError
+            As :meth:`update` would.
+        """
+        _, root, exclude = self._begin(folder, exclude, moved)
+        update = Update(self._engine, self.where, root, None, exclude, yes)
+        todo, gone = update.plan()
+        update.report.total, update.report.phase = len(todo), "done"
+        update.report.n_removed = sum(known.readable for known in gone.values())
+        return update.report
 
+    def _begin(
+        self, folder: str | os.PathLike | None, exclude: Collection[str] | None, moved: bool
+    ) -> tuple[dict[str, Any], Path, list[str]]:
+        settings = self._in_one_state(lambda connection, settings: settings)
+        root = root_of(folder, settings["folder"], moved)
+        return settings, root, settings["exclude"] if exclude is None else list(exclude)
 
-def read_model(path: Path, manifest: dict, kind: str) -> Pipeline:
-    """Unpickle the Pipeline `ENCODER` or "search". This runs code that the file holds."""
-    file = checked_file(path, manifest, kind)
-    try:
-        with warnings.catch_warnings():
-            # Said once, with both versions, in the error below if it matters and by `skretrieval info` anyhow.
-            warnings.simplefilter("ignore", InconsistentVersionWarning)
-            model = joblib.load(file)
-            model.get_params()  # an AttributeError if an estimator has got new parameters since
-            return model
-    except Exception as error:
-        raise ValueError(
-            f"{file} cannot be loaded ({error!r}). It was written with {words_of(manifest['versions'])}, this is "
-            f"{words_of(package_versions())}. Install those versions, or make the index anew: "
-            f"{_command(path, manifest, rebuild=True)}."
-        ) from error
+    def _fit_encoder(
+        self, engine: sa.Engine, settings: dict[str, Any], sample: Any, device: str, batch_size: int
+    ) -> Pipeline:
+        """Fit the encoder on a sample, and keep it before anything is described with it."""
+        model = _models.read_model(self.where, settings["model"], self._trust)
+        encoder = halves_of(model).encoder
+        encoder.set_params(**how_to_run(encoder, device, batch_size))
+        photographs = list(sample())
+        if not photographs:
+            raise ValueError("None of the photographs can be read.")
+        encoder = fitted(encoder, photographs)
+        content, weights = _models.model_bytes(encoder)
+        files = [_models.write_weights(engine, self.where, *item) for item in weights.items()]
+        settings["encoder"] = _models.write_model(engine, self.where, "encoder", content)
+        with transaction(engine, self.where) as connection:
+            _models.use_weights(connection, files)
+            _models.use_model(connection, settings["encoder"])
+            put_settings(connection, {"encoder": settings["encoder"], "versions": _info.package_versions()})
+        return encoder
 
+    def reset(self, encoder: str | Pipeline | None = None, *, settings: dict[str, Any] | None = None) -> None:
+        """Empty the index, to be filled anew by another encoder; the photographs are not touched.
 
-def split_regions(array: np.ndarray, images: list[IndexedImage]) -> np.ndarray | list[np.ndarray]:
-    """Return one row per image, or one array of rows per image where descriptors are region sets."""
-    if not images or images[0].n_regions is None:
-        return array
-    ends = np.cumsum([image.n_regions for image in images])
-    return np.split(array, ends[:-1])
+        Parameters
+        ----------
+        encoder : None, str or Pipeline, default=None
+            As for :meth:`create`.
+        settings : dict, default=None
+            As for :meth:`create`.
+        """
+        content = first_model(pipeline_of(encoder), settings or {})
+        engine = open_engine(self.where, write=True)
+        with writer(self.where):
+            model = _models.write_model(engine, self.where, "model", content)
+            with transaction(engine, self.where) as connection:
+                generation = _info.check_settings(connection, self.where)["generation"] + 1
+                connection.execute(sa.delete(IMAGES))
+                connection.execute(sa.update(FILES).values(in_use=False))
+                begin(connection, model, settings or {}, generation)
+            remove_unused(engine, self.where)
 
+    def vacuum(self) -> int:
+        """Give back the space of descriptors that no photograph of the index has any more.
 
-def checked_file(path: Path, manifest: dict, kind: str) -> Path:
-    """Find a file of the index and compare its size and checksum with the manifest."""
-    try:
-        record = manifest["files"][kind]
-        name, size, digest = record["name"], record["bytes"], record[HASH]
-    except (KeyError, TypeError) as error:
-        raise damaged(path, MANIFEST, f"it doesn't describe the file {kind!r}") from error
-    file = path / name
-    if not file.is_file():
-        raise damaged(path, name, "the file is missing")
-    if file.stat().st_size != size:
-        raise damaged(path, name, f"it has {file.stat().st_size} bytes instead of {size}")
-    if hash_file(file) != digest:
-        raise damaged(path, name, "its content has changed since it was written")
-    return file
-
-
-def damaged(path: Path, name: str, what: str) -> ValueError:
-    """Make the error that says which file is damaged and what to do."""
-    return ValueError(
-        f"{path / name} is damaged: {what}. Restore it from a copy, or make the index anew: "
-        f"{_command(path, rebuild=True)}."
-    )
-
-
-def _command(path: Path, manifest: dict | None = None, rebuild: bool = False) -> str:
-    folder = "FOLDER" if manifest is None else manifest["folder"]
-    return f"`skretrieval index {folder} --out {path}{' --rebuild' if rebuild else ''}`"
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions that a pickled model depends on."""
-    versions = {"skretrieval": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "unknown"
-    return versions
-
-
-def words_of(versions: dict) -> str:
-    """Say versions in a line."""
-    return ", ".join(f"{name} {number}" for name, number in versions.items())
+        Returns
+        -------
+        n_bytes : int
+            How many bytes less the index takes on disk.
+        """
+        engine = open_engine(self.where, write=True)
+        with writer(self.where):
+            before = _info.bytes_of(self.where)
+            refresh(engine, self.where, self._load, compact=True)
+            remove_unused(engine, self.where)
+        return before - _info.bytes_of(self.where)

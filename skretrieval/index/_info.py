@@ -1,91 +1,193 @@
-"""What an index holds, how it was made, and whether its files are whole."""
+"""What an index says of itself, and whether it is what a release writes."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-from dataclasses import dataclass, field
+import platform
+import re
+import zlib
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from ._image_index import MANIFEST, checked_file, package_versions, read_manifest, words_of
-from ._pending import Pending
+import numpy as np
+import sqlalchemy as sa
+
+from .._version import __version__
+from . import _models
+from ._gallery import check_rows, live_rows
+from ._rows import in_blocks, mapped, row_file
+from ._table import (
+    DATABASE,
+    FILES,
+    FORMAT_VERSION,
+    IMAGES,
+    OUR_NAME,
+    IndexDamagedError,
+    given_path,
+    printable,
+    settings_of,
+)
+
+_PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "pillow", "skops", "safetensors", "sqlalchemy")
+_LARGEST = 2**53  # numbers that JSON holds everywhere
 
 
-@dataclass
-class IndexInfo:
-    """What :func:`index_info` found.
-
-    Attributes
-    ----------
-    lines : list of str
-        What the index holds; none where the first run was interrupted.
-    skipped : dict of str to str
-        Files that could not be read, and why.
-    n_pending : int or None
-        Images that an interrupted run has described and that are not yet in the index; None where none was interrupted.
-    """
-
-    lines: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    n_pending: int | None = None
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
 
 
-def index_info(path: str | os.PathLike) -> IndexInfo:
-    """Tell what an index holds, after checking every file. Loads no model.
+def _is_text(value: Any) -> bool:
+    return type(value) is str and "\0" not in value
 
-    Parameters
-    ----------
-    path : path
-        The folder of the index.
 
-    Returns
-    -------
-    info : IndexInfo
+def _is_words(value: Any) -> bool:
+    return _is_text(value) and value.isprintable()
+
+
+def _is_file(kind: str, none: bool = False) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        if value is None:
+            return none
+        return type(value) is str and value.startswith(f"{kind}-") and OUR_NAME.fullmatch(value) is not None
+
+    return check
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "id": lambda value: type(value) is str and re.fullmatch("[0-9a-f]{32}", value) is not None,
+    "format_version": lambda value: value == FORMAT_VERSION and _is_number(value),
+    "generation": _is_number,
+    "model": _is_file("model"),
+    "encoder": _is_file("encoder", none=True),
+    "search": _is_file("search", none=True),
+    "stale": lambda value: type(value) is bool,
+    "folder": lambda value: value is None or (_is_text(value) and os.path.isabs(value)),
+    "exclude": lambda value: type(value) is list and all(map(_is_text, value)),
+    "settings": lambda value: type(value) is dict,
+    "versions": lambda value: type(value) is dict and all(map(_is_words, [*value, *value.values()])),
+    "created": _is_words,
+}
+
+
+def check_settings(connection: sa.Connection, where: Path) -> dict[str, Any]:
+    """Return the settings of an index, if they are what some release wrote and this one can read.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If there is no index, or a file is damaged; the message says which.
+    ValueError
+        If a newer release wrote them.
+    IndexDamagedError
+        If one is missing or of another kind.
     """
-    folder = Path(path).resolve()
-    pending = Pending(folder)
-    info = IndexInfo()
-    plan = pending.plan()
-    if plan is None or (folder / MANIFEST).exists():
-        manifest = read_manifest(folder)
-        info.lines = _lines(folder, manifest)
-        info.skipped = read_skipped(folder, manifest)
-    if plan is not None:
-        info.n_pending = sum(len(images) for images, _ in pending.shards())
-    return info
+    settings = settings_of(connection)
+    found = settings.get("format_version")
+    if found is not None and _is_number(found) and found > FORMAT_VERSION:
+        versions = settings.get("versions")
+        by = versions.get("skretrieval") if isinstance(versions, dict) else None
+        raise ValueError(
+            f"{where} has format version {found}; this skretrieval {__version__} reads up to {FORMAT_VERSION}. "
+            f"Upgrade to skretrieval {by if _is_words(by) else '(unknown)'}."
+        )
+    for key, is_sound in _CHECKS.items():
+        if not is_sound(settings.get(key, ...)):
+            value = printable(str(settings[key])[:100]) if key in settings else "missing"
+            raise IndexDamagedError(f"{where} is damaged: its setting {key!r} is {value}.")
+    return settings
 
 
-def read_skipped(path: Path, manifest: dict) -> dict[str, str]:
-    """Read which files were left out, and why."""
-    name = checked_file(path, manifest, "images").name
-    return json.loads((path / name).read_text(encoding="utf-8")).get("skipped", {})
+def info_of(connection: sa.Connection, where: Path) -> dict[str, Any]:
+    """Return what :meth:`ImageIndex.info` tells."""
+    settings = check_settings(connection, where)
+    descriptors, gallery = (row_file(connection, where, kind) for kind in ("descriptors", "gallery"))
+    lines = sa.select(IMAGES.c.row, IMAGES.c.n_rows).where(IMAGES.c.row.is_not(None)).distinct().subquery()
+    n_rows = connection.execute(sa.select(sa.func.sum(lines.c.n_rows))).scalar_one() or 0
+    readable = IMAGES.c.row.is_not(None)
+
+    def count(of: Any, *conditions: Any) -> int:
+        return connection.execute(sa.select(sa.func.count(of)).where(*conditions)).scalar_one()
+
+    kept = ("id", "format_version", "folder", "generation", "created", "exclude", "settings", "versions")
+    return {
+        **{key: settings[key] for key in kept},
+        "where": str(where),
+        "n_images": count(IMAGES.c.id, readable),
+        "n_labels": count(IMAGES.c.label.distinct(), readable, IMAGES.c.label != ""),
+        "n_skipped": count(IMAGES.c.id, IMAGES.c.reason.is_not(None)),
+        "n_blank": count(IMAGES.c.id, IMAGES.c.blank),
+        "dimension": getattr(gallery or descriptors, "n_columns", None),
+        "n_rows": n_rows,
+        "n_unused_rows": (descriptors.n_rows if descriptors else 0) - n_rows,
+        "n_bytes": bytes_of(where),
+        "complete": settings["encoder"] is not None and not (settings["stale"] and gallery is not None),
+        "changed_versions": {
+            name: [settings["versions"].get(name), number]
+            for name, number in package_versions().items()
+            if settings["versions"].get(name) != number
+        },
+    }
 
 
-def _lines(path: Path, manifest: dict) -> list[str]:
-    """Say what an index holds, after checking every file."""
-    for kind in manifest["files"]:
-        checked_file(path, manifest, kind)
-    used = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    settings = ", ".join(f"{name}={value}" for name, value in manifest["settings"].items())
-    then, now = manifest["versions"], package_versions()
-    other = [f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
-    return [
-        f"Index       {path}",
-        f"Format      version {manifest['format_version']}, generation {manifest['generation']}, whole",
-        f"Written     {manifest['written']}",
-        f"Folder      {manifest['folder']}",
-        f"Images      {manifest['n_images']} ({manifest['n_skipped']} files skipped)",
-        f"Labels      {manifest['n_labels']}",
-        f"Dimension   {manifest['dimension']}",
-        f"Settings    {settings}",
-        f"Written by  {words_of(then)}",
-        f"Since then  {', '.join(other) if other else 'the same versions are installed'}",
-        f"On disk     {used / 2**20:.1f} MiB",
-        "Trust       front-*.joblib and search-*.joblib are pickles: `search` loads them, and loading can run "
-        "code. Search only an index from a source that you trust.",
-    ]
+def verify(connection: sa.Connection, where: Path, trust: Collection[str]) -> None:
+    """Read all that an index has.
+
+    Raises
+    ------
+    IndexDamagedError
+        Naming the first file that is not what was written.
+    """
+    found = connection.exec_driver_sql("PRAGMA integrity_check").scalar_one()
+    if found != "ok":
+        raise IndexDamagedError(f"{where / DATABASE} is damaged: {found}.")
+    n_rows = 0
+    for kind in ("gallery", "descriptors"):
+        rows = row_file(connection, where, kind)
+        n_rows, checksum = 0, 0
+        if rows is None:
+            continue
+        n_rows = rows.n_rows
+        for block in in_blocks(mapped(where, rows)):
+            checksum = zlib.crc32(np.ascontiguousarray(block).data, checksum)
+            if not np.isfinite(block).all():
+                raise IndexDamagedError(f"{where / rows.file} is damaged: a number is not finite.")
+        if checksum != rows.checksum:
+            raise IndexDamagedError(
+                f"{where / rows.file} is damaged: its content has changed since it was written."
+            )
+    live_rows(connection)
+    check_rows(connection, where, n_rows)
+    for (path,) in connection.execute(sa.select(IMAGES.c.path)):
+        given_path(path)
+    chosen = sa.select(FILES.c.file).where(FILES.c.in_use, FILES.c.kind.in_(["model", "encoder", "search"]))
+    for file in connection.execute(chosen).scalars().all():
+        _models.read_model(where, file, trust)
+
+
+def bytes_of(where: Path) -> int:
+    """Return how many bytes the files of an index take on disk."""
+    n_bytes = 0
+    with os.scandir(where) as files:
+        for file in files:
+            if file.name.startswith(DATABASE) or OUR_NAME.fullmatch(file.name):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile by who writes
+                    n_bytes += file.stat(follow_symlinks=False).st_size
+    return n_bytes
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of what the descriptors of an index depend on."""
+    versions = {"skretrieval": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
+
+
+def now() -> str:
+    """Return the time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

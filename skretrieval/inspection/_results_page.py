@@ -32,6 +32,11 @@ class _Tile:
     box: tuple[float, float, float, float] | None = None
     problem: str = ""
 
+    @property
+    def link(self) -> str:
+        """Where a browser on this machine finds the file; empty where there is none."""
+        return Path(self.path).absolute().as_uri() if self.path else ""
+
 
 def results_page(
     path: str | os.PathLike,
@@ -64,7 +69,8 @@ def results_page(
 
     queries, gallery : sequence of path, PIL.Image.Image, uint8 ndarray or ImageCrop
         The photographs. A query that is an :class:`~skretrieval.extraction.ImageCrop` is shown whole, with
-        its box; a crop in the gallery is shown as the crop. A file that cannot be read leaves a tile that
+        its box; a crop in the gallery is shown as the crop. Pictures of files
+        link to them. A file that cannot be read leaves a tile that
         says so.
 
     indices : array-like of shape (n_queries, n_neighbors)

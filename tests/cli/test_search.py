@@ -1,12 +1,14 @@
 """`skretrieval search` and `info`."""
 
+import csv
+import io
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from skretrieval.extraction import ImageCrop
 from skretrieval.index import ImageIndex
 
 
@@ -35,32 +37,66 @@ def test_search_in_a_new_process_prints_the_same(shared_index, shared_photograph
 def test_box_is_an_image_crop(shared_index, shared_photographs, run, tmp_path):
     query, page = shared_photographs / "b" / "04.png", tmp_path / "page.html"
     output = run("search", shared_index, query, "--box", 10, 5, 60, 55, "--html", page)
-    loaded = ImageIndex(shared_index)
-    distances, indices = loaded.search([ImageCrop(query, (10, 5, 60, 55))], 20)
-    assert [row[3] for row in rows(output)] == [loaded.files[position] for position in indices[0]]
-    assert [row[1] for row in rows(output)] == [f"{1 - distance:.4f}" for distance in distances[0]]
+    found = ImageIndex(shared_index).search(query, 20, box=(10, 5, 60, 55))
+    assert [row[3] for row in rows(output)] == found.paths
+    assert [row[1] for row in rows(output)] == [f"{similarity:.4f}" for similarity in found.similarities]
     assert output != run("search", shared_index, query, "--html", tmp_path / "whole.html")
     html = page.read_text(encoding="utf-8")
     assert 'class="box" style="left:12.5%;top:8.333%;width:62.5%;height:83.333%"' in html
 
 
-def test_page_shows_the_results_with_verdicts(shared_index, shared_photographs, run, tmp_path):
+def test_folder_names_are_not_taken_for_truth(shared_index, shared_photographs, run, tmp_path):
     page = tmp_path / "page.html"
     output = run("search", shared_index, shared_photographs / "b" / "04.png", "--top", 5, "--html", page)
     assert f"Page: {page}" in output
     html = page.read_text(encoding="utf-8")
     assert html.count("data:image/jpeg") == 6
-    n_right = sum(row[2] == "b" for row in rows(output))
-    assert html.count('class="hit right"') == n_right
-    assert html.count('class="hit wrong"') == 5 - n_right
-    assert "squeezenet1_1" in html
+    assert html.count('class="hit"') == 5
+    assert 'class="hit right"' not in html
+    assert 'class="hit wrong"' not in html
 
 
-def test_a_photograph_from_elsewhere_has_no_verdicts(shared_index, run, draw_photograph, tmp_path):
-    query, page = draw_photograph(tmp_path / "query.png", 4), tmp_path / "page.html"
-    run("search", shared_index, query, "--html", page)
-    html = page.read_text(encoding="utf-8")
-    assert html.count('class="hit"') == 12
+def test_several_queries_as_json(shared_index, shared_photographs, run):
+    queries = [shared_photographs / "b" / "04.png", shared_photographs / "c" / "05.png"]
+    found = [
+        json.loads(line) for line in run("search", shared_index, *queries, "--top", 2, "--json").splitlines()
+    ]
+    assert [one["query"] for one in found] == [str(query) for query in queries]
+    assert [one["results"][0]["name"] for one in found] == ["b/04.png", "c/05.png"]
+    first = found[0]["results"][0]
+    assert (first["rank"], first["label"], first["width"], first["height"]) == (1, "b", 80, 60)
+    assert first["similarity"] == pytest.approx(1, abs=1e-5)
+
+
+def test_results_as_csv_and_as_paths(shared_index, shared_photographs, run):
+    query = shared_photographs / "b" / "04.png"
+    table = list(csv.DictReader(io.StringIO(run("search", shared_index, query, "--top", 3, "--csv"))))
+    assert [row["rank"] for row in table] == ["1", "2", "3"]
+    paths = run("search", shared_index, query, "--top", 3, "-0").split("\0")
+    assert paths == [*(row["path"] for row in table), ""]
+
+
+def test_only_what_a_condition_holds_for(shared_index, shared_photographs, run):
+    query = shared_photographs / "b" / "04.png"
+    assert {row[2] for row in rows(run("search", shared_index, query, "--label", "a", "--label", "c"))} == {
+        "a",
+        "c",
+    }
+    upright = rows(run("search", shared_index, query, "--where", "height > 60 and label != 'a'"))
+    names = {os.path.relpath(row[3], shared_photographs) for row in upright}
+    assert names == {"b/01.png", "b/07.png", "c/05.png", "c/11.png"}
+    assert "where one of path, label" in run(
+        "search", shared_index, query, "--where", "colour = 'red'", fails=True
+    )
+
+
+def test_nothing_found_is_no_error_and_no_success(shared_index, shared_photographs, run):
+    query = shared_photographs / "b" / "04.png"
+    command = [sys.executable, "-m", "skretrieval.cli", "search", str(shared_index), str(query)]
+    nothing = subprocess.run([*command, "--label", "z"], capture_output=True, text=True, timeout=120)
+    assert (nothing.returncode, nothing.stderr) == (3, "")
+    assert rows(run("search", shared_index, query, "--min-similarity", 0.99999))[0][3] == str(query)
+    assert "Give one of" in run("search", shared_index, query, "--json", "--csv", fails=True)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +104,11 @@ def test_a_photograph_from_elsewhere_has_no_verdicts(shared_index, run, draw_pho
 )
 def test_a_box_outside_the_image_says_the_limit(shared_index, shared_photographs, run, box):
     output = run("search", shared_index, shared_photographs / "a" / "00.png", "--box", *box, fails=True)
-    assert "80x60 pixels" in output
+    assert "80x60 pixels" in output or "smaller than 2x2 pixels" in output
 
 
 def test_bad_queries_are_named(shared_index, shared_photographs, run, tmp_path):
-    assert "no such file" in run("search", shared_index, tmp_path / "gone.png", fails=True)
+    assert "No such file" in run("search", shared_index, tmp_path / "gone.png", fails=True)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     output = run("search", shared_index, broken, fails=True)
@@ -81,19 +117,22 @@ def test_bad_queries_are_named(shared_index, shared_photographs, run, tmp_path):
 
 
 def test_info(shared_index, shared_photographs, run):
-    output = run("info", shared_index)
+    output = run("info", shared_index, "--verify")
     for words in [
-        "version 1, generation 1, whole",
+        "version 2, generation ",
+        ", whole",
         str(shared_photographs),
-        "12 (0 files skipped)",
+        "12 (0 files skipped, 0 blank)",
         "Labels      3",
         "Dimension   512",
         "recipe=grmac, extractor=squeezenet1_1, weights=random, size=64",
+        "@eaDir",
         "torch ",
         "the same versions are installed",
-        "can run code",
+        "every file was read and is whole",
     ]:
         assert words in output
+    assert json.loads(run("info", shared_index, "--json"))["n_images"] == 12
 
 
 def test_traceback_on_demand(tmp_path, run):
@@ -138,3 +177,26 @@ def test_torch_is_loaded_with_the_settings_measured_best(given):
         [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.splitlines()[-1] == f"{given or 'PASSIVE'} 1"
+
+
+def test_names_steer_no_terminal_and_show_on_every_one(tmp_path, draw_photograph, run, network_options):
+    """Escapes in names are shown as such, and what an encoding lacks is escaped."""
+    folder = tmp_path / "photographs"
+    draw_photograph(folder / "\x1b[31mred" / "猫.png", 1)
+    draw_photograph(folder / "b" / "2.png", 2)
+    run("index", folder, "--out", tmp_path / "index", "--no-progress", *network_options)
+    command = [sys.executable, "-m", "skretrieval.cli", "search", str(tmp_path / "index")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for options in ([], ["--csv"], ["--json"]):
+        done = subprocess.run(
+            [*command, str(folder / "b" / "2.png"), *options],
+            capture_output=True,
+            env=environment,
+            timeout=120,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\x1b" not in done.stdout
+        assert b"\\u732b" in done.stdout
+    missing = subprocess.run([*command, "no\x1b[31mX"], capture_output=True, env=environment, timeout=120)
+    assert missing.returncode == 1
+    assert b"\x1b" not in missing.stderr

@@ -1,7 +1,9 @@
 import base64
 import io
+import os
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -195,3 +197,17 @@ def test_lengths_that_do_not_match(tmp_path, gallery, indices, options, message)
     with pytest.raises(ValueError, match=message):
         results_page(tmp_path / "page.html", gallery[:1], gallery, indices, **options)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_pictures_of_files_link_to_them(tmp_path):
+    """Also where a name has characters that mean something in a URL or are no text."""
+    names = ["plain.png", "100% #1?.png", "grün.png", os.fsdecode(b"\xff.png")]
+    files = [tmp_path / name for name in names]
+    for file in files:
+        Image.new("RGB", (20, 20), (90, 120, 30)).save(file)
+    page = results_page(
+        tmp_path / "page.html", [files[0]], [*files, np.zeros((8, 8, 3), np.uint8)], [range(5)]
+    )
+    html = page.read_text(encoding="utf-8")
+    links = re.findall(r'<a href="file://([^"]*)">', html)
+    assert [unquote_to_bytes(link) for link in links] == [os.fsencode(file) for file in files]

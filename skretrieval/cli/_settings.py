@@ -1,19 +1,18 @@
-"""From command-line options to a Pipeline, and the Pipeline's three parts."""
+"""From command-line options to a Pipeline, and to the index that it makes."""
 
 from __future__ import annotations
 
 import os
-import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 
 from .. import recipes
-from ..extraction import ConvFeatureExtractor, ConvKernelExtractor, UnreadableImageWarning
+from ..extraction import ConvFeatureExtractor, ConvKernelExtractor
+from ..index import ImageIndex
 
 #: The options that decide what an index holds, with their defaults.
 DEFAULTS: dict[str, Any] = {
@@ -38,10 +37,13 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
     if "weights" in chosen and chosen["weights"] not in ("default", "random"):
         chosen["weights"] = os.path.abspath(chosen["weights"])
     if base is not None:
-        differing = [name for name, value in chosen.items() if base[name] != value]
+        differing = [name for name, value in chosen.items() if base.get(name) != value]
         if differing:
-            words = ", ".join(f"{name}={base[name]} (asked for: {chosen[name]})" for name in differing)
-            raise ValueError(f"it was made with {words}")
+            words = ", ".join(
+                f"{name}={base.get(name, '(made from Python)')} (asked for: {chosen[name]})"
+                for name in differing
+            )
+            raise ValueError(f"it was made with {words}.")
         return dict(base)
     settings = {**DEFAULTS, **chosen}
     if settings["recipe"] not in recipes.__all__:
@@ -54,7 +56,7 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
         raise ValueError(
             "weights are for torchvision networks; the kernel extractor learns from your photographs."
         )
-    if make_pipeline(settings).named_steps["pooler"]._layers:
+    if make_pipeline(settings).named_steps["pooler"].takes_tuples:
         raise ValueError(
             f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python."
         )
@@ -87,61 +89,52 @@ def _make_extractor(settings: Mapping[str, Any]) -> ConvFeatureExtractor | ConvK
     return ConvFeatureExtractor(settings["extractor"], weights=weights, random_state=0, **size)
 
 
-def split_pipeline(pipeline: Pipeline) -> tuple[Pipeline, Pipeline]:
-    """Split into the encoder (photographs to raw descriptors) and the search (all after the pooler)."""
-    cut = list(pipeline.named_steps).index("pooler") + 1
-    return pipeline[:cut], pipeline[cut:]
-
-
-def describe_files(
-    encoder: Pipeline, files: list[str]
-) -> tuple[np.ndarray, list[int] | None, dict[int, str]]:
-    """Describe photographs; those that cannot be read are left out.
+def open_or_create(
+    out: Path, options: Mapping[str, Any], *, rebuild: bool = False, trust: Collection[str] = ()
+) -> ImageIndex:
+    """Open the index of a folder if its options are those that are asked for, or make one.
 
     Parameters
     ----------
-    encoder : Pipeline
-        Fitted extractor and pooler.
-    files : list of str
-        The photographs.
+    out : Path
+        The folder of the index.
+    options : mapping
+        Options of `DEFAULTS`; None leaves the index's, or the default.
+    rebuild : bool, default=False
+        Empty an index that is there, and let it have other options.
+    trust : collection of str
+        Types that its Pipeline may hold besides the usual ones.
 
     Returns
     -------
-    rows : ndarray of shape (n_rows, d)
-        The descriptors of the readable photographs, in order.
-    n_regions : list of int, or None
-        Rows of each readable photograph, where descriptors are region sets.
-    failed : dict
-        Position of each unreadable photograph, and why.
+    index : ImageIndex
+        To be updated.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds other things than an index.
+    ValueError
+        If an option is unknown, or differs from the index's without `rebuild`.
     """
-    with leniently(encoder):
-        maps = encoder.steps[0][1].transform(files)
-        described = encoder[1:].transform(maps)
-    failed = {position: _reason(text, files[position]) for position, text in maps.failed_.items()}
-    good = [position for position in range(len(files)) if position not in failed]
-    if isinstance(described, np.ndarray):
-        return described[good], None, failed
-    sets = [np.asarray(described[position]) for position in good]
-    rows = np.concatenate(sets) if sets else np.empty((0, 0), dtype=np.float32)
-    return rows, [len(rows) for rows in sets], failed
-
-
-@contextmanager
-def leniently(encoder: Pipeline, **params: Any) -> Iterator[None]:
-    """Let unreadable photographs pass, without a warning: the caller lists them. Set other parameters for now, too."""
-    extractor = encoder.steps[0][1]
-    params = {"on_error": "warn", **params}
-    usual = {name: extractor.get_params()[name] for name in params}
-    extractor.set_params(**params)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreadableImageWarning)
-            yield
-    finally:
-        extractor.set_params(**usual)
+        index = ImageIndex(out, trust=trust)
+    except FileNotFoundError:
+        settings = resolve_settings(options)
+        return ImageIndex.create(out, make_pipeline(settings), settings=settings, trust=trust)
+    if rebuild:
+        settings = resolve_settings(options)
+        index.reset(make_pipeline(settings), settings=settings)
+        return index
+    try:
+        resolve_settings(options, index.info()["settings"])
+    except ValueError as error:
+        raise ValueError(f"{out}: {error} Give another --out, or --rebuild to start anew.") from error
+    return index
 
 
-def _reason(text: str, file: str) -> str:
-    """Drop "Entry 3 (path): " from a message: the list of skipped files says the path."""
-    _, found, rest = text.partition(f"({file}): ")
-    return rest if found else re.sub(r"^Entry \d+: ", "", text)
+def as_scores(retriever: Any, distances: np.ndarray) -> tuple[str, np.ndarray]:
+    """Return what to show for distances: the similarity for the cosine, else the distance itself."""
+    while hasattr(retriever, "retriever"):  # a wrapper, such as query expansion
+        retriever = retriever.retriever
+    return ("similarity", 1 - distances) if retriever.metric == "cosine" else ("distance", distances)

@@ -1,0 +1,64 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(help="How maps become descriptors: gsw, grmac, sjw, crow, rmac, spoc ... [default: grmac]"),
+]
+ExtractorOption = Annotated[
+    str | None,
+    typer.Option(
+        help="'kernel' learns filters from your photographs, without downloads; or a torchvision network "
+        "(vgg16, resnet50 ...). [default: kernel]"
+    ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="For a network: 'default' (torchvision's), 'random', or a state-dict file. [default: default]"
+    ),
+]
+SizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Longest side in pixels. [default: the extractor's]")
+]
+WhiteningOption = Annotated[
+    str | None,
+    typer.Option(
+        help="none, pca, or learned (needs sub-folders as labels). Worth it with many more photographs than "
+        "dimensions. [default: none]"
+    ),
+]
+ExpandOption = Annotated[
+    int | None, typer.Option(min=0, help="Query expansion with that many neighbours. [default: 0]")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+HtmlOption = Annotated[Path | None, typer.Option(help="Write a page with the results.")]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A type of yours that the index may hold, by its full name; may stand several times."),
+]
+
+
+def given(
+    recipe: str | None,
+    extractor: str | None,
+    weights: str | None,
+    size: int | None,
+    whitening: str | None,
+    expand: int | None,
+) -> dict[str, Any]:
+    """Return the options that decide what an index holds, by name."""
+    return {
+        "recipe": recipe,
+        "extractor": extractor,
+        "weights": weights,
+        "size": size,
+        "whitening": whitening,
+        "expand": expand,
+    }
