@@ -31,9 +31,7 @@ MAX_LINES = 400
 # (module, what it imports)
 PRIVATE_IMPORTS: set[tuple[str, str]] = set()
 # (module, attribute)
-PRIVATE_ATTRIBUTES: set[tuple[str, str]] = {
-    ("index/_pipeline.py", "_layers"),
-}
+PRIVATE_ATTRIBUTES: set[tuple[str, str]] = set()
 # module
 LONG: set[str] = set()
 

@@ -21,7 +21,7 @@ class NameLinks(SphinxPostTransform):
 
     def run(self, **kwargs: Any) -> None:
         """Replace the literals of a page that comes from Markdown."""
-        if not self.env.doc2path(self.env.docname).endswith(".md"):
+        if not str(self.env.doc2path(self.env.docname)).endswith(".md"):
             return
         for literal in list(self.document.findall(nodes.literal)):
             target = _target(literal.astext())
