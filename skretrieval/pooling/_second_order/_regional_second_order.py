@@ -13,8 +13,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from ..._linalg import StreamedAxes, check_rank
-from .._engine._base import BasePooler, RegionSets
+from .._engine._base import BasePooler
 from .._engine._batches import BATCH_BYTES, Batch, RegionRows, iter_batches, n_entries
+from .._engine._collected import RegionSets
 from .._engine._deprecations import deprecate_positional, warn_caller
 from .._grammar._boxes import BoxesMixin
 from .._grammar._salient_points import import_detector, photographs_of
