@@ -13,8 +13,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import gen_batches
 
-# Rows converted to float64 at a time: bounds the working memory of a covariance to this many numbers (64
-# MiB).
+# Rows converted to float64 at a time: bounds the working memory of a covariance to this many numbers
+# (64 MiB).
 _BLOCK_ELEMENTS = 2**23
 
 # Numbers brought to unit length at a time: they and their temporary arrays in float64 stay in the processor's cache.

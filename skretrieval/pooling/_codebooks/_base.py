@@ -102,14 +102,14 @@ class CodebookPooler(BasePooler):
     # ------------------------------------------------------------------ describe
     def _blocks(self, batch: Batch) -> Iterator[Batch]:
         """Yield batches of rectified maps small enough to work on at once."""
-        maps = batch.rectified if self.rectify else batch.maps
+        rectified = replace(batch, maps=batch.rectified) if self.rectify else batch
+        maps = rectified.maps
         n_cells = maps.shape[2] * maps.shape[3] * self._upsample**2
         axes = self.__dict__.get("local_axes_")
         numbers = self._numbers(n_cells, maps.shape[1] if axes is None else len(axes.components))
         size = max(1, BLOCK_NUMBERS // max(numbers, n_cells * maps.shape[1]))
         for start in range(0, len(maps), size):
-            images = slice(start, start + size)
-            yield Batch(batch.indices[images], maps[images], batch.nonnegative, batch.source)
+            yield rectified[start : start + size]
 
     def _descriptors(self, block: Batch) -> LocalDescriptors:
         """Return the l2-normalised columns (N, n, K) that are salient."""

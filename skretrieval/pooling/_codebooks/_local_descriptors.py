@@ -1,4 +1,4 @@
-"""Dense local descriptors, the columns of a feature map, and what all codebook poolers share.
+"""Dense local descriptors: the columns of a feature map, and which of them are salient.
 
 A column (one cell, all channels) is l2-normalised, optionally PCA-whitened and l2-normalised again. Cells without
 any activation have no direction and are no descriptors: they are left out of fitting and of aggregation. So are,

@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import _BaseComposition
 
 from ..._cache import pooler_key
 from ..._linalg import l2
+from ..._region_sets import ragged_arange
 from .._engine._base import BasePooler, head_of, n_columns
 from .._engine._batches import Batch, RegionRows, one_thread
 
@@ -269,10 +270,7 @@ def side_by_side(parts: list[torch.Tensor], counts: list[np.ndarray | None], n_i
     table = np.stack([np.ones(n_images, dtype=int) if count is None else count for count in counts], axis=1)
     # rows as they come, part after part, have these places when image follows image
     starts = np.cumsum(table.ravel()).reshape(table.shape) - table
-    places = [
-        np.repeat(start, count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        for start, count in zip(starts.T, table.T, strict=True)
-    ]
+    places = [ragged_arange(start, count) for start, count in zip(starts.T, table.T, strict=True)]
     order = torch.from_numpy(np.argsort(np.concatenate(places)))
     rows = torch.cat(parts)
     return RegionRows(rows[order.to(rows.device)], table.sum(axis=1))

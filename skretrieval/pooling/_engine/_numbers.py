@@ -1,4 +1,4 @@
-"""Numbers that leave the range of their type: the entry is named, and no descriptor is made up."""
+"""Numbers that a pooler cannot work with: the entry is named, and no descriptor is made up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,28 @@ import numpy as np
 import torch
 
 from ._batches import Batch
+
+
+def check_nonnegative(batch: Batch, title: str) -> None:
+    """Raise if a map has values below zero.
+
+    Parameters
+    ----------
+    batch : Batch
+        The maps, as they are.
+    title : str
+        For whom they would have no meaning.
+
+    Raises
+    ------
+    ValueError
+        That names the first such entry.
+    """
+    if not batch.nonnegative:
+        bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
+        raise ValueError(
+            f"Entry {batch.indices[bad]}: negative activations have no meaning for {title}; use rectify=True."
+        )
 
 
 def check_descriptors(rows: np.ndarray, counts: np.ndarray, batches: tuple[Batch, ...]) -> None:

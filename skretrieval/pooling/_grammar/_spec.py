@@ -12,6 +12,7 @@ import torch
 from ..._linalg import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch, n_entries
+from .._engine._numbers import check_nonnegative
 from .._engine._per_cell import per_cell
 from ._boxes import BoxesMixin
 from ._region_whitening import RegionWhitening
@@ -143,11 +144,7 @@ class SpecPooler(BoxesMixin, BasePooler):
 
     def _check_values(self, batch: Batch) -> None:
         if not self.rectify and not batch.nonnegative and self._spec().needs_nonnegative:
-            bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
-            raise ValueError(
-                f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__} with "
-                "these parameters; use rectify=True."
-            )
+            check_nonnegative(batch, f"{type(self).__name__} with these parameters")
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
         vectors = region_vectors(self._maps(batches[0]), self._spec())

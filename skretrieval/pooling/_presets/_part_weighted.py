@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
 from .._engine._deprecations import warn_caller
+from .._engine._numbers import check_nonnegative
 from .._engine._per_cell import per_cell
 
 
@@ -121,12 +122,8 @@ class PartWeightedPooler(BasePooler):
         return True
 
     def _maps(self, batch: Batch) -> torch.Tensor:
-        if not self.rectify and not batch.nonnegative:
-            bad = int(torch.nonzero(batch.maps.flatten(1).amin(dim=1) < 0)[0])
-            raise ValueError(
-                f"Entry {batch.indices[bad]}: negative activations have no meaning for {type(self).__name__}; "
-                "use rectify=True."
-            )
+        if not self.rectify:
+            check_nonnegative(batch, type(self).__name__)
         return batch.rectified
 
     def _begin(self, X: Any) -> StreamedVariance:
