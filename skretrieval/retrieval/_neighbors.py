@@ -118,6 +118,10 @@ class NearestNeighborsRetriever(GalleryMixin, RetrieverMixin, BaseEstimator):
     centroids; ``remove`` builds it anew from the gallery, with the centroids it has. The index is in the
     pickled model. Graphs are built by one thread, so that they are the same every time.
 
+    Any number of threads may search at the same time. ``fit``, ``partial_fit`` and ``remove`` wait for each other. A
+    search beside ``partial_fit`` sees the gallery before or after; one beside ``fit`` or ``remove`` needs a lock of
+    yours, because the numbers of the items change.
+
     References
     ----------
     .. [1] Jeong, D., Choo, S., Seo, W. and Cho, N. I. (2017). Regional deep feature aggregation for image
@@ -126,10 +130,6 @@ class NearestNeighborsRetriever(GalleryMixin, RetrieverMixin, BaseEstimator):
        on CNN features. ICCV Workshops.
        Their ``d = min(||g_q - g_i||_1, ||l_q - l_i||_1)`` with global and local descriptors g and l is what
        "manhattan" and "same" give for region sets of two.
-
-    Any number of threads may search at the same time. ``fit``, ``partial_fit`` and ``remove`` wait for each other. A
-    search beside ``partial_fit`` sees the gallery before or after; one beside ``fit`` or ``remove`` needs a lock of
-    yours, because the numbers of the items change.
 
     Examples
     --------
