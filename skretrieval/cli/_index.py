@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -194,7 +195,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
 def _run(reports: Iterator[UpdateReport], progress: bool) -> UpdateReport:
     """Run an update; where no bar is wanted there is none, for it would share a lock with other processes."""
     report = next(reports)
-    with _bar(report, progress) as bar:
+    with _bar(report) if progress else nullcontext() as bar:
         for report in reports:
             if bar is not None:
                 bar.total = report.total
@@ -202,15 +203,10 @@ def _run(reports: Iterator[UpdateReport], progress: bool) -> UpdateReport:
     return report
 
 
-@contextmanager
-def _bar(report: UpdateReport, progress: bool) -> Iterator[Any]:
-    if not progress:
-        yield None
-        return
+def _bar(report: UpdateReport) -> Any:
     from .._io import progress_bar
 
-    with progress_bar(total=report.total, unit="image") as bar:
-        yield bar
+    return progress_bar(total=report.total, unit="image")
 
 
 def _done(report: UpdateReport) -> str:
@@ -264,7 +260,7 @@ def _print(found: Sequence[SearchResults], as_json: bool, as_csv: bool, null: bo
     elif null:
         for results in found:
             for path in results.paths:
-                sys.stdout.buffer.write(_encoded(path) + b"\0")
+                sys.stdout.buffer.write(os.fsencode(path) + b"\0")
         sys.stdout.buffer.flush()
     else:
         for results in found:
@@ -316,7 +312,3 @@ def _printed(path: Any) -> str:
 
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return printable(str(path)).encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _encoded(path: str) -> bytes:
-    return path.encode(sys.getfilesystemencoding(), "surrogateescape")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ._formats import open_image
 from ._memory_share import share_of_memory
-from ._metadata import date_taken, orientation_of, take_apart
+from ._metadata import Parts, date_taken, orientation_of, take_apart
 from ._rgb import to_rgb
 
 LARGEST_FILE = 2**30  # bytes; what is larger is no photograph but would fill the memory
@@ -116,10 +116,8 @@ def check_header(file: str | os.PathLike | bytes) -> None:
     if not isinstance(file, bytes):
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise ValueError("it is no regular file.")
-        with (
-            open(file, "rb") as stream,
-            suppress(Exception),
-        ):  # its metadata may be to blame, which don't count
+        # Its metadata may be to blame for an error; they do not count.
+        with open(file, "rb") as stream, suppress(Exception):
             if stream.read(4) not in _TIFF:  # of whose metadata Pillow would warn
                 stream.seek(0)
                 with open_image(stream) as opened:
@@ -146,7 +144,7 @@ def read_size(file: str | os.PathLike | bytes) -> tuple[int, int]:
     ValueError, OSError, SyntaxError, PIL.Image.DecompressionBombError
         As :func:`decode` for a file of another kind.
     """
-    return _header(file)[0]
+    return _header(_parts_of(file))[0]
 
 
 def read_orientation(file: str | os.PathLike | bytes) -> int:
@@ -167,12 +165,15 @@ def read_orientation(file: str | os.PathLike | bytes) -> int:
     ValueError, OSError, SyntaxError, PIL.Image.DecompressionBombError
         As :func:`decode` for a file of another kind.
     """
-    return _header(file)[1]
+    return _header(_parts_of(file))[1]
 
 
-def _header(file: str | os.PathLike | bytes) -> tuple[tuple[int, int], int]:
+def _parts_of(file: str | os.PathLike | bytes) -> Parts:
+    return take_apart(file if isinstance(file, bytes) else read_file(file))
+
+
+def _header(parts: Parts) -> tuple[tuple[int, int], int]:
     """Return the upright size of a photograph, and its orientation."""
-    parts = take_apart(file if isinstance(file, bytes) else read_file(file))
     with open_image(io.BytesIO(parts.pixels)) as opened:
         check_sides(opened.size)
         width, height = opened.size
@@ -211,10 +212,11 @@ def read_facts(data: bytes) -> Facts:
         Nothing is decoded.
     """
     try:
-        width, height = read_size(data)
+        parts = take_apart(data)
+        (width, height), _ = _header(parts)
     except Exception:  # a file can hold anything
         return Facts(None, None, None)
-    exif = take_apart(data).exif
+    exif = parts.exif
     if not exif:
         try:
             with open_image(io.BytesIO(data)) as opened:

@@ -14,11 +14,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from .. import recipes
-from ..extraction import ConvKernelExtractor
+from ..extraction import ConvKernelExtractor, UnreadableImageWarning
 from ..retrieval import NearestNeighborsRetriever
 
 DEFAULT_RECIPE = "grmac"
-_UNREADABLE = r"\d+ of \d+ images could not be read"
 
 
 class Halves(NamedTuple):
@@ -107,12 +106,9 @@ def describe(encoder: Pipeline, photographs: list[Any]) -> Described:
         maps = encoder.steps[0][1].transform(photographs)
         described = encoder[1:].transform(maps) if len(encoder) > 1 else maps
     failed = {place: re.sub(r"^Entry \d+ \(.*?\): ", "", text) for place, text in maps.failed_.items()}
-    sets = [np.atleast_2d(described[place]) for place in range(len(photographs)) if place not in failed]
-    counts = [0] * len(photographs)
-    for place, own in zip(
-        (place for place in range(len(photographs)) if place not in failed), sets, strict=True
-    ):
-        counts[place] = len(own)
+    own = {place: np.atleast_2d(described[place]) for place in range(len(photographs)) if place not in failed}
+    counts = [len(own.get(place, ())) for place in range(len(photographs))]
+    sets = list(own.values())
     return Described(np.concatenate(sets) if sets else np.empty((0, 0), np.float32), counts, failed)
 
 
@@ -140,7 +136,7 @@ def leniently(encoder: Pipeline) -> Iterator[None]:
     extractor.set_params(on_error="warn")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=_UNREADABLE, category=UserWarning)
+            warnings.simplefilter("ignore", UnreadableImageWarning)
             yield
     finally:
         extractor.set_params(on_error=usual)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sklearn.pipeline import Pipeline
@@ -26,8 +26,6 @@ from ._table import (
 )
 from ._update import Update, UpdateReport, root_of
 from ._writer import Updates, writer
-
-T = TypeVar("T")
 
 
 class ImageIndex(Reader):

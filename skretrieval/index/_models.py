@@ -208,9 +208,8 @@ def write_weights(engine: sa.Engine, folder: Path, digest: str, content: bytes) 
     _note(engine, folder, file, "weights")
     if _holds(folder / file, content):
         return file
-    with contextlib.suppress(
-        OSError
-    ):  # no such place, or on another file system: then it is a file of its own
+    # No such place, or on another file system: then it is a file of its own.
+    with contextlib.suppress(OSError):
         shared = Path(torch.hub.get_dir()).parent / "skretrieval"  # beside what torch caches for this user
         shared.mkdir(parents=True, exist_ok=True)
         if not _holds(shared / file, content):

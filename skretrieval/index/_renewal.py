@@ -79,15 +79,14 @@ def refresh(engine: sa.Engine, folder: Path, load: Load, compact: bool = False) 
         model = _models.write_model(engine, folder, "search", content)
         values |= {"stale": False, "search": model}
     with transaction(engine, folder) as connection:
-        if moves:
+        if n_dead:
             put_row_file(connection, descriptors)
+        if moves:
             # Rows only move down in the file, and in this order none takes the number of one that is still to move.
             statement = (
                 sa.update(IMAGES).where(IMAGES.c.row == sa.bindparam("old")).values(row=sa.bindparam("new"))
             )
             connection.execute(statement, moves)
-        elif n_dead:
-            put_row_file(connection, descriptors)
         if gallery is not None and model is not None:
             put_row_file(connection, gallery)
             _models.use_model(connection, model)

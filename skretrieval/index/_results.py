@@ -82,7 +82,7 @@ class SearchResults:
         """
         return [
             {
-                "rank": rank,
+                "rank": place + 1,
                 "id": self.ids[place],
                 "name": self.names[place],
                 "path": printable(self.paths[place]),
@@ -94,7 +94,7 @@ class SearchResults:
                 "taken": self.taken[place],
                 "box": self.boxes[place],
             }
-            for rank, place in enumerate(range(len(self)), start=1)
+            for place in range(len(self))
         ]
 
     def to_json(self) -> str:

@@ -117,7 +117,6 @@ FILES = sa.Table(
     sa.Column("n_columns", _Integer),
     sa.Column("n_rows", _BIG),
     sa.Column("checksum", _BIG),  # CRC-32 of the rows that count
-    sa.Column("digest", _Text(40)),  # of models and weights, which never change once written
 )
 
 

@@ -225,7 +225,7 @@ class Update:
         return _Read(entry, data, bytes.fromhex(hash_bytes(data)), None)
 
     def _batches(self, todo: list[Entry]) -> Generator[list[_Read], None, None]:
-        """Yield the files in batches of so many seconds of work; the next ones are read meanwhile."""
+        """Yield the files in batches of so many seconds of work, those of a batch read together."""
         size = _BATCH_SIZES[0]
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             start = 0

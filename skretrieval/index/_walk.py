@@ -74,7 +74,7 @@ class Walk:
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the photographs, folder by folder, names in order within each."""
-        self._suffixes = photograph_suffixes()
+        self._suffixes = readable_suffixes()
         self._linked: set[tuple[int, int]] = set()
         self._avoided = _identity(self.avoid) if self.avoid is not None else None
         folders: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
@@ -140,11 +140,6 @@ class Walk:
 
     def _is_excluded(self, name: str, path: str) -> bool:
         return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self.exclude)
-
-
-def photograph_suffixes() -> frozenset[str]:
-    """Return the suffixes of all formats that are read, those of plugins that are registered among them."""
-    return readable_suffixes()
 
 
 def passed_over_words(passed_over: Counter[str]) -> str:
