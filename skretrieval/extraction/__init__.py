@@ -6,6 +6,7 @@ from ._decode import Facts, read_facts, read_file, read_orientation, read_size
 from ._feature_maps import FeatureMaps
 from ._formats import FORMATS, readable_suffixes
 from ._images import (
+    INTERPOLATIONS,
     UnreadableImageWarning,
     content_digest,
     read_image,
@@ -18,6 +19,7 @@ from ._patch_network import PatchNetwork
 
 __all__ = [
     "FORMATS",
+    "INTERPOLATIONS",
     "ConvFeatureExtractor",
     "ConvKernelExtractor",
     "Facts",

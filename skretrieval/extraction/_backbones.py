@@ -7,8 +7,7 @@ import logging
 import os
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -16,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from sklearn.utils import check_random_state
+from sklearn.utils import Bunch, check_random_state
 from torch import nn
 
-from .._io import hash_bytes, new_hash
+from .._io import hash_bytes
+from . import _timm, _transformers
+from ._state_dicts import load_state_dict, read_state_dict
 
 _LOG = logging.getLogger("skretrieval.extraction")
 
@@ -27,15 +28,18 @@ _LOG = logging.getLogger("skretrieval.extraction")
 # Random weights come from the one generator of the process: threads draw one after the other.
 _DRAWING = threading.RLock()
 
-# Where checkpoints hold the weights, in order of preference, and what wrappers put before their names.
-_IN_CHECKPOINTS = (
-    *("state_dict", "model_state_dict", "model", "net", "network"),
-    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
-)
-_PREFIXES = ("module.", "_orig_mod.")
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+# Libraries beside torchvision, by what names of their networks begin with.
+_LIBRARIES = {"timm": _timm, "hf": _transformers}
+
+
+def library_of(backbone: Any) -> tuple[Any, str]:
+    """Return what reads the networks of a library that a name begins with (None for torchvision), and the rest."""
+    prefix, colon, rest = backbone.partition(":") if isinstance(backbone, str) else ("", "", "")
+    return (_LIBRARIES[prefix], rest) if colon and prefix in _LIBRARIES else (None, rest)
 
 
 def torchvision_names() -> list[str]:
@@ -44,13 +48,17 @@ def torchvision_names() -> list[str]:
 
 
 def check_backbone(backbone: Any) -> None:
-    """Raise a ValueError that names the nearest networks if `backbone` is a name that torchvision lacks."""
-    if isinstance(backbone, str):
+    """Raise a ValueError that names the nearest networks if `backbone` is a name that no library has."""
+    library, name = library_of(backbone)
+    if library is not None:
+        library.check_name(name)
+    elif isinstance(backbone, str):
         names = torchvision_names()
         if backbone.lower() not in names:
             near = [name for name in names if name[:4] == backbone.lower()[:4]] or names[:8]
             raise ValueError(
-                f"backbone={backbone!r} is no torchvision classification network; near: {', '.join(near)}."
+                f"backbone={backbone!r} is no torchvision classification network; near: {', '.join(near)}. "
+                "Networks of other libraries are named 'timm:NAME' and 'hf:NAME_OR_FOLDER'."
             )
     elif not isinstance(backbone, nn.Module) and not callable(backbone):
         raise ValueError(
@@ -84,6 +92,7 @@ def build_module(
     source: str = "",
     strict: bool = True,
     trained: bool | None = None,
+    config: str | None = None,
 ) -> tuple[nn.Module, dict[str, str]]:
     """Build the network that a name or factory stands for, with the weights of `state` if given.
 
@@ -102,6 +111,8 @@ def build_module(
     trained : bool, optional
         Whether the weights come from training, which some networks prepare their input for. Default: whether there
         are any.
+    config : str, optional
+        What else the network is built of, if it is known; see :func:`config_of`.
 
     Returns
     -------
@@ -111,7 +122,8 @@ def build_module(
         See :func:`load_state_dict`; empty without `state`.
     """
     trained = state is not None if trained is None else trained
-    if isinstance(backbone, str) and state is not None:
+    library, name = library_of(backbone)
+    if isinstance(backbone, str) and state is not None and library is None:
         try:
             with torch.device("meta"):
                 module = _named(backbone, trained)
@@ -121,12 +133,32 @@ def build_module(
     with _DRAWING, torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
-        module = _named(backbone, trained) if isinstance(backbone, str) else backbone()
+        if library is not None:
+            module = library.build(name, *([config] if config else []))
+        else:
+            module = _named(backbone, trained) if isinstance(backbone, str) else backbone()
     if not isinstance(module, nn.Module):
         raise ValueError(
             f"The factory {title(backbone)} must return an nn.Module, got {type(module).__name__}."
         )
-    return module, {} if state is None else load_state_dict(module, state, source, strict)
+    if state is None:
+        return module, {}
+    return module, load_state_dict(module, _without_base(state, module), source, strict)
+
+
+def _without_base(state: dict, module: nn.Module) -> dict:
+    """Take off what a classifier of transformers puts before the names of its network's weights."""
+    base = f"{getattr(module, 'base_model_prefix', '')}."
+    own = module.state_dict()
+    if base == "." or any(name in own for name in state):
+        return state
+    return {name.removeprefix(base): value for name, value in state.items()}
+
+
+def config_of(backbone: Any) -> str | None:
+    """Return what else than its name and weights a network is built of; None where there is nothing."""
+    library, name = library_of(backbone)
+    return library.config_text(name) if library is _transformers else None
 
 
 def _named(name: str, trained: bool) -> nn.Module:
@@ -144,12 +176,37 @@ def seed_of(random_state: Any) -> int | None:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-def normalisation(backbone: Any, weights: Any) -> tuple[tuple, tuple]:
-    """Return the mean and standard deviation per RGB channel that the weights were trained with."""
+def asked_by(backbone: Any, weights: Any) -> Bunch:
+    """Return what the weights were trained with.
+
+    Returns
+    -------
+    asked : Bunch
+        ``mean`` and ``std`` per RGB channel, ``interpolation``, and ``licence`` of the weights, None if not known.
+    """
+    library, name = library_of(backbone)
+    if library is not None:
+        asked = library.asked(name)
+        return asked if weights == "DEFAULT" else Bunch(**{**asked, "licence": None})
+    asked = Bunch(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", licence=None)
     if isinstance(backbone, str) and weights == "DEFAULT":
-        asked = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
-        return tuple(asked.mean), tuple(asked.std)
-    return IMAGENET_MEAN, IMAGENET_STD
+        found = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
+        asked.update(mean=tuple(found.mean), std=tuple(found.std))
+    elif isinstance(backbone, nn.Module):
+        asked.update(
+            mean=getattr(backbone, "input_mean", IMAGENET_MEAN),
+            std=getattr(backbone, "input_std", IMAGENET_STD),
+        )
+    return asked
+
+
+def missing_default(backbone: str) -> str | None:
+    """Tell which file of default weights is needed and not on this machine; None where it is there."""
+    library, name = library_of(backbone)
+    if library is not None:
+        return library.missing_file(name)
+    place = default_weights_file(backbone)
+    return None if os.path.isfile(place) else place
 
 
 def default_weights_file(backbone: str) -> str:
@@ -159,13 +216,16 @@ def default_weights_file(backbone: str) -> str:
 
 
 def default_state_dict(backbone: str, progress: bool) -> dict:
-    """Load torchvision's default weights, from torch's cache or by download.
+    """Load the default weights of a network by name, from the library's cache or by download.
 
     Raises
     ------
     OSError
         If there is neither: the message says which file to put where, and its hash prefix.
     """
+    library, name = library_of(backbone)
+    if library is not None:
+        return library.default_state_dict(name)
     weights = torchvision.models.get_model_weights(backbone).DEFAULT
     path = default_weights_file(backbone)
     folder, name = os.path.split(path)
@@ -194,145 +254,11 @@ def source_state(backbone: Any, weights: Any, progress: bool = False) -> dict | 
     return read_state_dict(weights)
 
 
-def read_state_dict(path: Any) -> dict:
-    """Read a state dict with ``weights_only=True``, also one within a checkpoint.
-
-    Of the entries of a checkpoint the first that there is counts: ``state_dict``, ``model_state_dict``, ``model``,
-    ``net``, ``network``, then running averages (``state_dict_ema``, ``model_ema``, ``ema``). The prefixes of
-    DataParallel and torch.compile are taken off.
-    """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"weights={path!r}: no such file.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and EOF errors for a damaged file
-        raise ValueError(f"weights={path!r} cannot be read as a state dict: {error}.") from error
-    while isinstance(state, dict):
-        inner = next((state[key] for key in _IN_CHECKPOINTS if isinstance(state.get(key), dict)), None)
-        if inner is None:
-            break
-        state = inner
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"weights={path!r} holds no state dict (a mapping of names to tensors).")
-    return _state_dict({_without_prefix(str(name)): value for name, value in state.items()}, like=state)
-
-
-def _without_prefix(name: str) -> str:
-    while name.startswith(_PREFIXES):
-        name = name.partition(".")[2]
-    return name
-
-
-def _state_dict(tensors: dict, like: Any) -> dict:
-    """Return an ordered state dict with the versions of its parts, which some networks insist on."""
-    state: Any = OrderedDict(tensors)
-    if hasattr(like, "_metadata"):
-        state._metadata = like._metadata
-    return state
-
-
-def load_state_dict(
-    module: nn.Module, state: dict, source: str, strict: bool = True, assign: bool = False
-) -> dict[str, str]:
-    """Load the weights that fit, and tell which of the network's did not come.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network; changed.
-    state : dict of str to tensor
-        Weights. Those of no part of the network are passed over.
-    source : str
-        Names the weights in messages.
-    strict : bool, default=True
-        Whether something must fit at all.
-    assign : bool, default=False
-        Whether the tensors themselves become the network's.
-
-    Returns
-    -------
-    unfit : dict of str to str
-        What is wrong with each weight of the network that was not loaded; for :func:`check_used`.
-
-    Raises
-    ------
-    ValueError
-        If nothing fits, or the network refuses the weights.
-    """
-    own = module.state_dict()
-    if not hasattr(state, "_metadata"):
-        state = _state_dict(state, like=own)
-    wrong = {
-        name: f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in state and state[name].shape != tensor.shape
-    }
-    fitting = _state_dict(
-        {name: value for name, value in state.items() if name in own and name not in wrong}, like=state
-    )
-    if strict and own and not fitting:
-        first = "shapes differ" if wrong else f"it begins with {next(iter(state), 'nothing')!r}"
-        raise ValueError(
-            f"The weights do not fit the backbone ({source}): none of its {len(own)} tensors is among them; {first}."
-        )
-    try:
-        missing = module.load_state_dict(fitting, strict=False, assign=assign).missing_keys
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"The weights do not fit the backbone ({source}): {error}.") from error
-    return {name: wrong.get(name, f"{name} is missing") for name in missing}
-
-
-def check_used(used: Iterable[str], unfit: dict[str, str], source: str) -> None:
-    """Raise a ValueError that names the weights that are used and did not come.
-
-    Parameters
-    ----------
-    used : iterable of str
-        Names of the weights that the tapped layers need.
-    unfit : dict of str to str
-        From :func:`load_state_dict`.
-    source : str
-        Names the weights.
-    """
-    reasons = [unfit[name] for name in used if name in unfit]
-    if reasons:
-        more = f"; {len(reasons) - 5} more" if len(reasons) > 5 else ""
-        raise ValueError(f"The weights do not fit the backbone ({source}): {'; '.join(reasons[:5])}{more}.")
-
-
-def used_weights(module: nn.Module, tapped: nn.Module) -> dict:
-    """Return the part of the network's state dict that the tapped layers need: no classifier is kept or hashed."""
-
-    def place(tensor):  # a weight that did not come may still be on the meta device, where every address is 0
-        return tensor.data_ptr() or id(tensor)
-
-    state, own = module.state_dict(keep_vars=True), tapped.state_dict(keep_vars=True)
-    needed = {place(tensor) for tensor in own.values()}
-    used = {name: tensor.detach() for name, tensor in state.items() if place(tensor) in needed}
-    return _state_dict(used, like=state)
-
-
-def on_host(state: dict) -> dict:
-    """Return a state dict with its tensors on the CPU; those that are there are not copied."""
-    return _state_dict({name: tensor.cpu() for name, tensor in state.items()}, like=state)
-
-
 def architecture(tapped: nn.Module) -> str:
     """Hash what a network does besides its weights: its parts, their settings, and the traced code."""
     parts = [f"{type(part).__module__}.{type(part).__qualname__}" for part in tapped.modules()]
     code = [str(getattr(part, "code", "")) for part in tapped.modules()]
     return hash_bytes(repr((repr(tapped), parts, code)).encode(), size=8)
-
-
-def fingerprint(state: dict) -> str:
-    """Hash names, shapes, types and values of a state dict."""
-    digest = new_hash(16)
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
-    return digest.hexdigest()
 
 
 def title(backbone: str | nn.Module | Callable) -> str:

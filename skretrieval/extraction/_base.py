@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import Bunch, Tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -243,7 +244,8 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         """
         with self._building():
             if "_n_channels" not in self.__dict__:
-                grey = np.full((224, 224, 3), 128, dtype=np.uint8)
+                side = self._network().get("side", 224)  # of a square that the network takes
+                grey = np.full((side, side, 3), 128, dtype=np.uint8)
                 outputs = self._fuse(self._forward([[grey]] * len(self.sizes())))
                 self._n_channels = [maps.shape[1] for maps in outputs]
             return self._n_channels
@@ -298,8 +300,11 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         longest = [size for size in sizes if size is not None]
         draft = 2 * max(longest) if len(longest) == len(sizes) else None
         image = read_image(item, position=position, draft=draft, data=data, truncated=self.truncated)
-        arrays = [resize_longest(image, size) for size in sizes]
+        arrays = [self._resized(image, size) for size in sizes]
         return Bunch(key=key, digest=digest, item=item, maps=None, arrays=arrays)
+
+    def _resized(self, image: Image.Image, size: int | None) -> np.ndarray:
+        return resize_longest(image, size)
 
     @torch.inference_mode()
     def _forward(self, per_size: list) -> list[list[torch.Tensor]]:

@@ -5,47 +5,56 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from . import _backbones as backbones
+from . import _state_dicts as state_dicts
 from ._base import BaseExtractor
-from ._classifier import Classifier, last_linear
-from ._layers import block_ends, tap
+from ._images import INTERPOLATIONS, resize_longest
+from ._input import checked_normalization, side_of, size_multiple_of
+from ._layers import maps_of
+from ._network_source import NetworkSourceMixin
 from ._stored_weights import StoredWeightsMixin
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
+class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor):
     """Feature maps of a pre-trained network, for photographs of any size.
 
-    Each photograph is turned upright, made RGB, resized (bicubic) so that its longest side has `image_size`
-    pixels, normalised as the weights ask for and sent through the network in batches of equal shape: never
-    cropped, never padded. The maps are non-negative where the network ends in a ReLU.
+    Each photograph is turned upright, made RGB, resized so that its longest side has `image_size` pixels, normalised
+    as the weights ask for and sent through the network in batches of equal shape: never cropped, never padded. Where
+    a network cuts it into patches, its sides become the nearest multiples of what the patches need. The maps are
+    non-negative where the network ends in a ReLU.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable, default="vgg16"
-        A torchvision classification network by name, or a module, or a module-level function that returns one
-        (names and functions pickle small and clone fast). A module of your own returns maps (N, C, H, W), or a
-        tuple of them, when `layers` is None: that is how transformer tokens or other libraries come in. A factory
-        ``partial(PatchNetwork, name, ...)`` stands for the network `name` in all that follows.
+        A torchvision classification network by name, ``"timm:NAME"``, ``"hf:NAME"`` or ``"hf:FOLDER"`` (transformers;
+        extra ``hf``), or a module, or a module-level function that returns one (names and functions pickle small and
+        clone fast). A module of your own returns maps (N, C, H, W), or a tuple of them, when `layers` is None; it may
+        say ``input_mean``, ``input_std`` and ``size_multiple``. A factory ``partial(PatchNetwork, name, ...)`` stands
+        for the network `name` in all that follows.
 
     weights : "DEFAULT", path or None, default="DEFAULT"
-        torchvision's default weights, the path of a state dict (read with ``weights_only=True``), or None for
-        the weights that the module or factory brings; for a name, None means random weights from
-        `random_state`.
+        The default weights of the library, the path of a state dict (.pth, read with ``weights_only=True``, or
+        .safetensors), or None for the weights that the module or factory brings; for a name, None means random
+        weights from `random_state`. Those of ``"timm:tf_efficientnet_lite0"`` come with a package.
 
-    layers : None, str or list of str, default=None
+    layers : None, str, int, or list of str or of int, default=None
         None: the output of the convolutional trunk (VGG16: pool5; ResNet50: layer4; SqueezeNet, MobileNet:
-        ``features``). Else torchvision node names or the aliases ``"last_conv"``, ``"pool5"``, ``"relu5_3"``,
-        ``"conv5_3"`` (VGG, AlexNet). Several layers give a tuple of maps per photograph.
+        ``features``), or the last tokens after the final norm. Else torchvision node names or the aliases
+        ``"last_conv"``, ``"pool5"``, ``"relu5_3"``, ``"conv5_3"`` (VGG, AlexNet); names of modules in timm, transformers
+        and torchvision's ViT, also of an attention with ``":query"``, ``":key"`` or ``":value"``; or numbers: blocks of a
+        transformer (after the final norm), stages of the others, -1 the last. Several give a tuple of maps.
 
     image_size : int, None or list of int, default=1024
         Longest side in pixels; None keeps the size. Several sizes are multi-resolution.
@@ -96,6 +105,19 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
     random_state : int, RandomState instance or None, default=None
         For ``weights=None`` with a name or factory.
 
+    normalization : "auto" or pair (mean, std), default="auto"
+        Subtracted from and divided into pixels from 0 to 1; each one number, or three for R, G and B. "auto": what the
+        weights ask for (torchvision's transforms, timm's ``pretrained_cfg``, ``preprocessor_config.json`` of transformers, a
+        module's ``input_mean`` and ``input_std``), else ImageNet's.
+
+    interpolation : str, default="auto"
+        "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", for resizing. "auto": what the weights of timm and
+        transformers ask for; for all others bicubic, whatever torchvision's transforms say.
+
+    tokens : {"patch", "cls", "patch+cls"}, default="patch"
+        Which tokens of a transformer make the maps: those of the patches, the CLS token as a map (C, 1, 1), or both as a
+        tuple. Other prefix tokens (registers) are dropped.
+
     verbose : bool, default=False
         Show a progress bar on each pass.
 
@@ -145,18 +167,26 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         **BaseExtractor._parameter_constraints,
         "backbone": [str, nn.Module, callable],
         "weights": [str, os.PathLike, None],
-        "layers": [str, "array-like", None],
+        "layers": [str, Integral, "array-like", None],
         "dtype": [StrOptions(set(_DTYPES))],
         "store_weights": ["boolean"],
         "random_state": ["random_state"],
+        "normalization": [StrOptions({"auto"}), "array-like"],
+        "interpolation": [StrOptions({"auto", *INTERPOLATIONS})],
+        "tokens": [StrOptions({"patch", "cls", "patch+cls"})],
     }
+
+    # of extractors that were saved before there was a choice
+    normalization: Any = "auto"
+    interpolation: str = "auto"
+    tokens: str = "patch"
 
     def __init__(
         self,
         backbone: str | nn.Module | Callable = "vgg16",
         *,
         weights: str | os.PathLike | None = "DEFAULT",
-        layers: str | Sequence[str] | None = None,
+        layers: str | int | Sequence[str] | Sequence[int] | None = None,
         image_size: int | Sequence[int] | None = 1024,
         multi_resolution: str | None = None,
         batch_size: int = 8,
@@ -170,6 +200,9 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         n_jobs: int | None = None,
         store_weights: bool = True,
         random_state: int | np.random.RandomState | None = None,
+        normalization: Any = "auto",
+        interpolation: str = "auto",
+        tokens: str = "patch",
         verbose: bool | int = False,
     ) -> None:
         self.backbone = backbone
@@ -188,68 +221,34 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         self.n_jobs = n_jobs
         self.store_weights = store_weights
         self.random_state = random_state
+        self.normalization = normalization
+        self.interpolation = interpolation
+        self.tokens = tokens
         self.verbose = verbose
 
     fingerprint_: str
     _state: dict
-
-    def classifier(self, n_channels: int | None = None) -> Classifier:
-        """Read the classifier of the network, which :class:`~skretrieval.pooling.ClassActivationMask` needs.
-
-        It is the last linear (or 1 x 1 convolutional) layer, read from the weights each time: it has no part in the
-        maps, and no place in a saved extractor. Needs no fit.
-
-        Parameters
-        ----------
-        n_channels : int, default=None
-            Channels of the map that the classifier sees, to be checked.
-
-        Returns
-        -------
-        classifier : Classifier
-            ``weights`` of shape (n_classes, K) and ``bias`` of shape (n_classes,), float32 arrays.
-
-        Raises
-        ------
-        ValueError
-            If the network has no such layer, or it takes another number of channels.
-
-        Examples
-        --------
-        >>> from skretrieval.extraction import ConvFeatureExtractor
-        >>> ConvFeatureExtractor("resnet18", weights=None, random_state=0).classifier().weights.shape
-        (1000, 512)
-        """
-        inner = backbones.unwrapped(self.backbone)[0]
-        backbones.check_backbone(inner)
-        state = self._source_state()
-        unfit: dict[str, str] = {}
-        if isinstance(inner, nn.Module):
-            module = inner
-            if state is not None:
-                module = copy.deepcopy(inner)
-                unfit = backbones.load_state_dict(module, state, self._title())
-        else:
-            seed = backbones.seed_of(copy.deepcopy(self.random_state))  # looked at, not drawn from
-            module, unfit = backbones.build_module(inner, seed, state, self._title())
-        backbones.check_used(unfit, unfit, self._title())  # whatever is missing, the classifier's may not be
-        return last_linear(module, backbones.title(inner), n_channels)
 
     def _fit_network(self, images: list) -> None:
         self._forget_weights()
         self._network()
 
     def _network_key(self) -> tuple:
-        return (*self._source(), id(self.backbone), self.dtype, str(self.torch_device()))
+        prepared = (repr(self.normalization), self.interpolation, self.tokens)
+        return (*self._source(), id(self.backbone), self.dtype, str(self.torch_device()), *prepared)
 
     def _source(self) -> tuple:
         """Name where the weights come from; comparable between processes."""
         weights = None if self.weights is None else os.fspath(self.weights)
-        layers = None if self.layers is None else tuple(np.atleast_1d(self.layers).tolist())
+        layers = None if self.layers is None else tuple(np.atleast_1d(self.layers).tolist())  # type: ignore[arg-type]
         return backbones.title(self.backbone), weights, layers
 
+    def _resized(self, image: Image.Image, size: int | None) -> np.ndarray:
+        net = self._network()
+        return resize_longest(image, size, multiple=net.size_multiple, interpolation=net.interpolation)
+
     def _forget_weights(self) -> None:
-        for name in ("_state", "_state_source", "_state_backbone", "fingerprint_"):
+        for name in ("_state", "_state_source", "_state_backbone", "_asked", "fingerprint_"):
             self.__dict__.pop(name, None)
 
     def _build(self) -> Bunch:
@@ -264,27 +263,32 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
             module, unfit = copy.deepcopy(inner), {}
             state = self._source_state()
             if state is not None:
-                unfit = backbones.load_state_dict(module, state, self._title())
+                unfit = state_dicts.load_state_dict(module, state, self._title())
         elif "_state" in self.__dict__:
-            trained = self.weights is not None
+            trained, config = self.weights is not None, self._asked_by_weights().config
             module, unfit = backbones.build_module(
-                inner, None, self._state, "as stored", strict=False, trained=trained
+                inner, None, self._state, "as stored", strict=False, trained=trained, config=config
             )
         else:
             seed = backbones.seed_of(self.random_state)
             module, unfit = backbones.build_module(inner, seed, self._source_state(), self._title())
         if wrap is None:
-            tapped = tap(module.eval(), self.layers).eval().requires_grad_(False)
+            tapped = maps_of(
+                module.eval(), self.backbone, self.layers, self.tokens, self._asked_by_weights().config
+            )
+            tapped = tapped.eval().requires_grad_(False)
+        elif self.tokens != "patch":
+            raise ValueError(f"tokens={self.tokens!r}: {backbones.title(self.backbone)} has no CLS token.")
         elif self.layers is None:
             tapped = wrap(module.eval()).eval().requires_grad_(False)
         else:
             raise ValueError(
                 f"layers={self.layers!r}: {backbones.title(self.backbone)} names the layer itself."
             )
-        used = backbones.used_weights(module, tapped)
-        backbones.check_used(used, unfit, self._title())
-        used = backbones.on_host(used)
-        found = backbones.fingerprint(used)
+        used = state_dicts.used_weights(module, tapped)
+        state_dicts.check_used(used, unfit, self._title())
+        used = state_dicts.on_host(used)
+        found = state_dicts.fingerprint(used)
         if self.__dict__.get("fingerprint_", found) != found:
             raise ValueError(
                 f"The weights of {self._title()} are no longer those that this extractor was fitted with "
@@ -295,80 +299,32 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         self._state_backbone = self.backbone
         if self.store_weights and not own:
             self._state = used
-        mean, std = backbones.normalisation(inner, self.weights)
+        asked = self._asked_by_weights()
+        mean, std = checked_normalization(self.normalization, asked)
         architecture = backbones.architecture(tapped)
+        multiple = size_multiple_of(tapped, module)
         device, dtype = self.torch_device(), _DTYPES[self.dtype]
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
-        return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std, architecture=architecture)
-
-    # ------------------------------------------------------------------ what is known before anything is loaded
-    def check_backbone(self) -> None:
-        """Raise unless `backbone` is a torchvision classification network, a module or a factory.
-
-        Raises
-        ------
-        ValueError
-            Naming the nearest networks.
-        """
-        backbones.check_backbone(backbones.unwrapped(self.backbone)[0])
-
-    def missing_weights(self, download: bool = False) -> str | None:
-        """Tell which file of weights is needed and not there.
-
-        Parameters
-        ----------
-        download : bool, default=False
-            Whether torchvision's weights may be downloaded, and so are never missing.
-
-        Returns
-        -------
-        what : str or None
-            The file, with the network that it is of; None where nothing is missing.
-        """
-        name = backbones.unwrapped(self.backbone)[0]
-        if self.weights is None or (self.weights == "DEFAULT" and (download or not isinstance(name, str))):
-            return None
-        if self.weights != "DEFAULT":
-            return None if os.path.isfile(self.weights) else f"weights {self.weights}"
-        place = backbones.default_weights_file(name)
-        return None if os.path.isfile(place) else f"weights of {name} ({place})"
-
-    def block_ends(self) -> list[str]:
-        """Name the last layer at each spatial resolution of the network, as `layers` takes them.
-
-        Returns
-        -------
-        layers : list of str
-            From the first to the last. No weights are loaded.
-
-        Raises
-        ------
-        ValueError
-            If `backbone` is no name, or the layers of that network are not known.
-
-        Examples
-        --------
-        >>> from skretrieval.extraction import ConvFeatureExtractor
-        >>> ConvFeatureExtractor("squeezenet1_0").block_ends()
-        ['features.1', 'features.5', 'features.10', 'features.12']
-        """
-        self.check_backbone()
-        if not isinstance(self.backbone, str):
-            raise ValueError(f"{self._title()}: only of a network by name are the layers known.")
-        return list(block_ends(self.backbone))
-
-    def _source_state(self) -> dict | None:
-        inner = backbones.unwrapped(self.backbone)[0]
-        return backbones.source_state(inner, self.weights, progress=bool(self.verbose))
-
-    def _title(self) -> str:
-        return f"backbone={backbones.title(self.backbone)!r}, weights={self.weights!r}"
+        return Bunch(
+            module=tapped,
+            device=device,
+            dtype=dtype,
+            mean=mean,
+            std=std,
+            architecture=architecture,
+            interpolation=asked.interpolation if self.interpolation == "auto" else self.interpolation,
+            size_multiple=multiple,
+            side=side_of(tapped, multiple),
+        )
 
     def _identity(self) -> str:
         net = self._network()
-        layers = "trunk" if self.layers is None else "+".join(np.atleast_1d(self.layers))
+        layers = "trunk" if self.layers is None else "+".join(map(str, np.atleast_1d(self.layers)))  # type: ignore[arg-type]
+        layers += "" if self.tokens == "patch" else f"-{self.tokens}"
         input_range = ",".join(f"{value:g}" for value in (*net.mean, *net.std))
         return (
             f"{backbones.title(self.backbone)}-{self.fingerprint_}-{net.architecture}-{input_range}-{layers}-"
             f"{self.dtype}"
+            + ("" if net.interpolation == "bicubic" else f"-{net.interpolation}")
+            + ("" if net.size_multiple == 1 else f"-{net.size_multiple}")
         )

@@ -16,7 +16,7 @@ from .._cache import host_arrays, to_half
 from .._io import progress_bar
 from ._images import UnreadableImageWarning, image_name
 
-_TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
+TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
 
 # The pixels that one pass may hold while it waits for batches of equal shape to fill, in batches.
 _WAITING_BATCHES = 8
@@ -272,7 +272,7 @@ def _finish(
     try:
         per_size = extractor._forward(list(zip(*(entry.arrays for entry in entries), strict=True)))
     except RuntimeError as error:
-        if not any(words in str(error) for words in _TOO_SMALL):
+        if not any(words in str(error) for words in TOO_SMALL):
             raise
         height, width = entries[0].arrays[0].shape[:2]
         reasons = {

@@ -17,6 +17,8 @@ from ._decode import MIN_SIDE, check_header, check_sides, decode, read_file, upr
 from ._metadata import orientation_of
 from ._rgb import to_rgb
 
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
 _DECODING = threading.Lock()
 # Pixels above which torch resizes. It has Pillow's filter in vector instructions, 4 times as fast, which for a camera's
 # photograph is much of what comes before the network; one value in some hundreds is rounded otherwise, by 1 or 2. What
@@ -183,8 +185,10 @@ def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
-    """Resize a photograph as the extractors do: bicubic, with antialiasing.
+def resize_longest(
+    image: Image.Image, longest: int | None, *, multiple: int = 1, interpolation: str = "bicubic"
+) -> np.ndarray:
+    """Resize a photograph as the extractors do: bicubic unless said otherwise, with antialiasing.
 
     Parameters
     ----------
@@ -192,6 +196,10 @@ def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
         Mode RGB or L.
     longest : int or None
         Pixels of the longest side of the result; None keeps the size.
+    multiple : int, default=1
+        The sides become the nearest multiples of it: nothing is cut away, the proportions change a little.
+    interpolation : str, default="bicubic"
+        One of :data:`~skretrieval.extraction.INTERPOLATIONS`, as Pillow has them.
 
     Returns
     -------
@@ -205,15 +213,18 @@ def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
     >>> resize_longest(Image.new("RGB", (80, 60)), 40).shape
     (30, 40, 3)
     """
-    size = scaled_size(*image.size, longest)
+    width, height = scaled_size(*image.size, longest)
+    if multiple > 1:
+        width, height = (max(1, round(side / multiple)) * multiple for side in (width, height))
+    size = (width, height)
     if size == image.size:
         return np.asarray(image)
-    if image.width * image.height <= _LARGE:
-        return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    if image.width * image.height <= _LARGE or interpolation not in ("bicubic", "bilinear"):
+        return np.asarray(image.resize(size, Image.Resampling[interpolation.upper()]))
     # a bytearray, since torch takes no memory that it must not write to
     pixels = np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(*image.size[::-1], -1)
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    resized = functional.interpolate(planes, size=size[::-1], mode="bicubic", antialias=True)[0]
+    resized = functional.interpolate(planes, size=size[::-1], mode=interpolation, antialias=True)[0]
     array = np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
     return array if image.mode == "RGB" else array[:, :, 0]
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from ._backbones import build_module
+from . import _timm, _transformers
+from ._any_size import MaxVitReader, reader_of
+from ._backbones import build_module, library_of, title
+from ._network_maps import NetworkMaps
+from ._sizes import SizedMaps
 
 # The last convolutional output of torchvision families that keep it neither in `features` nor in `layer4`.
 _TRUNKS = {
@@ -24,6 +30,68 @@ _TRUNKS = {
 }
 _ALEXNET = {"relu": (1, 4, 7, 9, 11), "conv": (0, 3, 6, 8, 10), "pool": {1: 2, 2: 5, 5: 12}}
 _STAGES = ("relu", "layer1", "layer2", "layer3", "layer4")
+
+
+def maps_of(
+    module: nn.Module, backbone: Any, layers: Any, tokens: str = "patch", config: str | None = None
+) -> nn.Module:
+    """Return a module, in evaluation mode, whose output is the asked maps, as :class:`ConvFeatureExtractor` says.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The whole network. What the maps do not need is taken out of transformers and of networks of timm.
+    backbone : str, nn.Module or callable
+        What it was built of.
+    layers : None, int, str, or sequence of them
+        See the extractor.
+    tokens : {"patch", "cls", "patch+cls"}
+        See the extractor.
+    config : str, optional
+        What else the network is built of; see :func:`~skretrieval.extraction._backbones.config_of`.
+    """
+    library, name = library_of(backbone)
+    reader: Any
+    if library is _timm:
+        reader, make_empty = _timm.TimmReader(module), partial(_timm.build, name)
+    elif library is _transformers:
+        reader, make_empty = (
+            _transformers.TransformersReader(module),
+            partial(_transformers.build, name, config),
+        )
+    else:
+        reader, make_empty = reader_of(module), lambda: copy.deepcopy(module).to("meta")
+    numbers = [layer for layer in _listed(layers) if isinstance(layer, Integral)]
+    if reader is None or (isinstance(reader, MaxVitReader) and layers is not None and not numbers):
+        if tokens != "patch":
+            raise ValueError(
+                f"tokens={tokens!r}: {title(backbone)} has no CLS token that is known; only tokens='patch' works."
+            )
+        return tap(module, _stages_by_number(backbone, layers) if numbers else layers)
+
+    def empty() -> NetworkMaps:
+        return NetworkMaps(type(reader)(make_empty().eval()), layers, tokens, title(backbone))
+
+    return SizedMaps(NetworkMaps(reader, layers, tokens, title(backbone)), empty)
+
+
+def _listed(layers: Any) -> list:
+    return [layers] if layers is None or isinstance(layers, str | Integral) else list(layers)
+
+
+def _stages_by_number(backbone: Any, layers: Any) -> list[str]:
+    """Name the layers where the numbered resolutions of a network end."""
+    if not isinstance(backbone, str):
+        raise ValueError(f"layers={layers!r}: only of a network by name are the layers known by numbers.")
+    ends = block_ends(backbone)
+    names = []
+    for number in _listed(layers):
+        if not isinstance(number, Integral) or not -len(ends) <= number < len(ends):
+            raise ValueError(
+                f"layers={layers!r}: {backbone} has {len(ends)} stages, numbered from 0; give numbers or names."
+            )
+        names.append(ends[number])
+    return names
 
 
 def tap(module: nn.Module, layers: Any) -> nn.Module:
@@ -146,6 +214,12 @@ def block_ends(backbone: str) -> tuple[str, ...]:
     ValueError
         If the network has neither stages nor a chain of ``features``.
     """
+    library, name = library_of(backbone)
+    if library is _timm:
+        with torch.device("meta"):
+            return tuple(_timm.stages(_timm.build(name)))
+    if library is not None:
+        raise ValueError(f"backbone={backbone!r}: the layers that end a resolution are not known.")
     with torch.device("meta"):  # shapes without numbers
         network = build_module(backbone, 0, None)[0].eval()
         if hasattr(network, "layer4"):

@@ -109,6 +109,9 @@ def make_index(
     FileExistsError
         If another process has made an index there meanwhile.
     """
+    licence = _weights_licence(pipeline)
+    if licence is not None:
+        settings = {**settings, "weights_licence": licence}
     content = first_model(pipeline, settings)
     folder.mkdir(parents=True, exist_ok=True)
     half = folder / f".creating-{uuid.uuid4().hex}"
@@ -133,6 +136,17 @@ def make_index(
             (half / name).unlink()
         with contextlib.suppress(OSError):
             half.rmdir()
+
+
+def _weights_licence(pipeline: Pipeline) -> str | None:
+    """Return the licence of the network's weights, where it is known before any photograph is described."""
+    extractor = pipeline.steps[0][1] if pipeline.steps else None
+    if not hasattr(extractor, "weights_licence"):
+        return None
+    try:
+        return extractor.weights_licence()
+    except (OSError, ValueError, ImportError):  # the first update says what is wrong with the network
+        return None
 
 
 def _put_into_place(finished: Path, path: Path) -> None:
