@@ -92,6 +92,8 @@ def test_queries_may_have_boxes_and_parameters_of_their_own(photographs, tmp_pat
     run(*asked, "-r", "mac", "-o", whole, "--whole-queries")
     assert figures(boxed) != figures(whole)
     regional = ["-r", "regional_second_order", "--n-components", 4, "--set", "pooler__n_local=4"]
+    assert "--fit-on gallery" in run(*asked, *regional, fails=True)
+    regional += ["--fit-on", "gallery"]
     run(*asked, *regional, "-o", boxed)
     run(*asked, *regional, "-o", whole, "--query-set", "pooler__regions=whole")
     assert figures(boxed) != figures(whole)
