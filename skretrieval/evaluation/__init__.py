@@ -4,6 +4,8 @@ from ._encoders import stand_in
 from ._evaluate import compare, evaluate
 from ._rerun import rerun
 from ._results import Comparison, Evaluation, read_records
+from ._tune import Tuning, tune
+from ._tuning_grid import Setting
 from .papers import (
     PAPERS,
     FolderReproduction,
@@ -22,8 +24,10 @@ __all__ = [
     "Evaluation",
     "FolderReproduction",
     "Reproduction",
+    "Setting",
     "Sweep",
     "TableRow",
+    "Tuning",
     "compare",
     "evaluate",
     "paper_sweeps",
@@ -33,4 +37,5 @@ __all__ = [
     "reproduce_on_folder",
     "rerun",
     "stand_in",
+    "tune",
 ]

@@ -18,10 +18,13 @@ class LocalFeatures(NamedTuple):
         x and y in pixels of the photograph that was described.
     descriptors : float32 ndarray of shape (n, 128)
         RootSIFT, of unit length.
+    shape : tuple of (int, int)
+        Height and width of the photograph that was described.
     """
 
     points: np.ndarray
     descriptors: np.ndarray
+    shape: tuple[int, int]
 
 
 class Verification(NamedTuple):
@@ -85,9 +88,9 @@ def describe_points(pixels: np.ndarray, n_features: int = 800) -> LocalFeatures:
     grey = pixels if pixels.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
     keypoints, found = cv2.SIFT_create(nfeatures=n_features).detectAndCompute(np.ascontiguousarray(grey), None)
     if found is None or not len(found):
-        return LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+        return LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32), grey.shape)
     points = np.array([point.pt for point in keypoints], dtype=np.float32)[:n_features]
-    return LocalFeatures(points, _root_sift(found[:n_features]))
+    return LocalFeatures(points, _root_sift(found[:n_features]), grey.shape)
 
 
 def _root_sift(sift: np.ndarray) -> np.ndarray:
@@ -185,3 +188,33 @@ def verify_pair(
     if len(inliers) < max(4, min_inliers):
         return _NOTHING
     return Verification(len(inliers), homography, inliers)
+
+
+def central_share(first: LocalFeatures, second: LocalFeatures, inliers: np.ndarray, half_width: float = 0.3) -> float:
+    """Tell how much of what joins two photographs lies in the middle of both.
+
+    What photographs are taken of stands in their middle. Two photographs of different things at the same place are
+    joined by a homography, too, but by what surrounds the middle.
+
+    Parameters
+    ----------
+    first, second : LocalFeatures
+        Of the two photographs.
+    inliers : int ndarray of shape (n, 2)
+        Indices of matched points, as :func:`verify_pair` returns.
+    half_width : float, default=0.3
+        The middle reaches so far from the centre, as a share of each side: 0.3 is 36 % of the area.
+
+    Returns
+    -------
+    share : float
+        Share of the inliers in the middle, of the photograph where it is smaller; 0 without inliers.
+    """
+    if not len(inliers):
+        return 0.0
+    shares = []
+    for features, chosen in ((first, inliers[:, 0]), (second, inliers[:, 1])):
+        height, width = features.shape
+        places = features.points[chosen] / (width, height)
+        shares.append(float((np.abs(places - 0.5).max(axis=1) < half_width).mean()))
+    return min(shares)
