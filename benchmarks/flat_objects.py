@@ -21,9 +21,42 @@ from PIL import Image, ImageDraw, ImageFont
 SIZE = (640, 480)
 PHONES = ("a", "b", "c", "d", "e")
 N_FAMILIES = 8
-_PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "brick")
+_PHOTOGRAPHS = (
+    "astronaut",
+    "coffee",
+    "chelsea",
+    "rocket",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "brick",
+)
 _PHOTOGRAPHS += ("grass", "gravel", "motorcycle", "retina", "coins", "page", "text")
-_SYLLABLES = "ba ce di fo gu la me ni po ru sa te vi zo ka le mi no pu ra se ti vo lu".split()
+_SYLLABLES = [
+    "ba",
+    "ce",
+    "di",
+    "fo",
+    "gu",
+    "la",
+    "me",
+    "ni",
+    "po",
+    "ru",
+    "sa",
+    "te",
+    "vi",
+    "zo",
+    "ka",
+    "le",
+    "mi",
+    "no",
+    "pu",
+    "ra",
+    "se",
+    "ti",
+    "vo",
+    "lu",
+]
 
 
 def photographs(folder: Path | None = None) -> list[np.ndarray]:
@@ -59,7 +92,9 @@ def _words(rng: np.random.RandomState, n: int) -> str:
     return " ".join("".join(rng.choice(_SYLLABLES, rng.randint(2, 5))) for _ in range(n))
 
 
-def _crop(image: np.ndarray, width: int, height: int, rng: np.random.RandomState, least: float = 0.25) -> np.ndarray:
+def _crop(
+    image: np.ndarray, width: int, height: int, rng: np.random.RandomState, least: float = 0.25
+) -> np.ndarray:
     """Return a part of a photograph of the wanted shape, scaled to it."""
     h, w = image.shape[:2]
     scale = min(w / width, h / height) * rng.uniform(least, 0.9)
@@ -74,7 +109,9 @@ def make_design(
     """Draw one object. `family` decides what relatives share, `own` what is the object's own."""
     width, height = [(420, 600), (600, 420), (480, 480), (380, 620)][family.randint(4)]
     ground = tuple(int(c) for c in family.randint(60, 256, 3))
-    ink = tuple(int(c) for c in (family.randint(0, 90, 3) if sum(ground) > 380 else family.randint(200, 256, 3)))
+    ink = tuple(
+        int(c) for c in (family.randint(0, 90, 3) if sum(ground) > 380 else family.randint(200, 256, 3))
+    )
     accent = tuple(int(c) for c in family.randint(0, 256, 3))
     sheet = Image.new("RGB", (width, height), ground)
     draw = ImageDraw.Draw(sheet)
@@ -130,7 +167,12 @@ def _table(
 
 
 def take_photograph(
-    design: np.ndarray, table: np.ndarray, phone: int, rng: np.random.RandomState, difficulty: float, near: float
+    design: np.ndarray,
+    table: np.ndarray,
+    phone: int,
+    rng: np.random.RandomState,
+    difficulty: float,
+    near: float,
 ) -> np.ndarray:
     """Photograph a design on a table: perspective, rotation, light, the phone's colours, blur, noise."""
     width, height = SIZE
@@ -205,7 +247,9 @@ if __name__ == "__main__":
     parser.add_argument("--difficulty", type=float, default=1.0)
     parser.add_argument("--near", type=float, default=1.0, help="1.5: objects fill their photographs.")
     parser.add_argument("--clutter", type=int, default=4, help="Other things on a table, at most.")
-    parser.add_argument("--assets", type=Path, help="A folder of photographs to cut pictures and tables from.")
+    parser.add_argument(
+        "--assets", type=Path, help="A folder of photographs to cut pictures and tables from."
+    )
     parser.add_argument("--fixed", action="store_true", help="A place looks the same in each photograph.")
     given = parser.parse_args()
     options = {"seed": given.seed, "difficulty": given.difficulty, "near": given.near, "assets": given.assets}

@@ -25,7 +25,10 @@ def front(shared: np.random.RandomState, own: np.random.RandomState, columns: in
     height, width = 400, 70 * columns
     wall = shared.randint(90, 235, 3).astype(np.float32)
     image = np.ones((height, width, 3), np.float32) * wall
-    image += cv2.resize(shared.rand(height // 4, width // 4).astype(np.float32) - 0.5, (width, height))[..., None] * 40
+    image += (
+        cv2.resize(shared.rand(height // 4, width // 4).astype(np.float32) - 0.5, (width, height))[..., None]
+        * 40
+    )
     rows, kind = shared.randint(3, 6), shared.randint(4)
     glass, frame = shared.randint(20, 90, 3).tolist(), shared.randint(150, 256, 3).tolist()
     step = height // (rows + 1)
@@ -46,13 +49,17 @@ def front(shared: np.random.RandomState, own: np.random.RandomState, columns: in
                 low = y + int(h * own.uniform(0.3, 0.8))
                 cv2.rectangle(image, (x - 3, low), (x + w + 3, low + 8), own.randint(0, 256, 3).tolist(), -1)
     door = 70 * own.randint(columns) + 12
-    cv2.rectangle(image, (door, height - step + 10), (door + 46, height), own.randint(20, 140, 3).tolist(), -1)
+    cv2.rectangle(
+        image, (door, height - step + 10), (door + 46, height), own.randint(20, 140, 3).tolist(), -1
+    )
     image = np.clip(image, 0, 255).astype(np.uint8)
     for _ in range(own.randint(1, 4)):  # signs
         x, y = own.randint(0, width - 60), own.randint(height // 2, height - 30)
         sign = str(own.randint(10, 9999))
         cv2.rectangle(image, (x, y), (x + 60, y + 20), own.randint(0, 256, 3).tolist(), -1)
-        cv2.putText(image, sign, (x + 3, y + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.55, own.randint(0, 256, 3).tolist(), 2)
+        cv2.putText(
+            image, sign, (x + 3, y + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.55, own.randint(0, 256, 3).tolist(), 2
+        )
     cv2.rectangle(image, (0, 0), (width, 10 + 8 * kind), frame, -1)
     return image.astype(np.float32)
 
@@ -63,7 +70,9 @@ def view(fronts, angle: float, rng: np.random.RandomState, sources) -> np.ndarra
     sky = np.ones((height, width, 3), np.float32) * rng.uniform([90, 120, 150], [190, 210, 255])
     sky += cv2.resize(rng.rand(6, 8).astype(np.float32), SIZE, interpolation=cv2.INTER_CUBIC)[..., None] * 60
     ground = int(height * rng.uniform(0.75, 0.9))
-    sky[ground:] = _crop(sources[rng.randint(len(sources))], width, height - ground, rng).mean(2, keepdims=True) * 0.7
+    sky[ground:] = (
+        _crop(sources[rng.randint(len(sources))], width, height - ground, rng).mean(2, keepdims=True) * 0.7
+    )
     image = sky
     distance, focal = rng.uniform(550, 1100), rng.uniform(480, 700)
     centre, level = width * rng.uniform(0.35, 0.65), ground - 5
@@ -72,7 +81,11 @@ def view(fronts, angle: float, rng: np.random.RandomState, sources) -> np.ndarra
         h, w = texture.shape[:2]
         end = np.array([np.cos(way), np.sin(way)]) * w
         ends = [(end[0], end[1]), (0, 0)] if end[0] < 0 else [(0, 0), (end[0], end[1])]
-        if abs(end[0]) < 20 or (way == directions[0]) != (end[0] < 0) or min(distance + e[1] for e in ends) < 150:
+        if (
+            abs(end[0]) < 20
+            or (way == directions[0]) != (end[0] < 0)
+            or min(distance + e[1] for e in ends) < 150
+        ):
             continue
         corners = []
         for x, depth in ends:
@@ -89,9 +102,13 @@ def view(fronts, angle: float, rng: np.random.RandomState, sources) -> np.ndarra
         axes = (int(rng.uniform(15, 60)), int(rng.uniform(20, 110)))
         blob = np.zeros((height, width), np.float32)
         cv2.ellipse(blob, (x, y), axes, 0, 0, 360, 1, -1)
-        image = np.where(blob[..., None] > 0, _crop(sources[rng.randint(len(sources))], width, height, rng), image)
+        image = np.where(
+            blob[..., None] > 0, _crop(sources[rng.randint(len(sources))], width, height, rng), image
+        )
     image = 255 * np.clip(image * rng.uniform(0.75, 1.2, 3) / 255, 0, 1) ** rng.uniform(0.8, 1.3)
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)) + rng.normal(0, rng.uniform(2, 8), image.shape)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)) + rng.normal(
+        0, rng.uniform(2, 8), image.shape
+    )
     return np.clip(image, 0, 255).astype(np.uint8)
 
 

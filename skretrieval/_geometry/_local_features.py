@@ -86,7 +86,9 @@ def describe_points(pixels: np.ndarray, n_features: int = 800) -> LocalFeatures:
     """
     cv2 = import_cv2()
     grey = pixels if pixels.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    keypoints, found = cv2.SIFT_create(nfeatures=n_features).detectAndCompute(np.ascontiguousarray(grey), None)
+    keypoints, found = cv2.SIFT_create(nfeatures=n_features).detectAndCompute(
+        np.ascontiguousarray(grey), None
+    )
     if found is None or not len(found):
         return LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32), grey.shape)
     points = np.array([point.pt for point in keypoints], dtype=np.float32)[:n_features]
@@ -124,7 +126,7 @@ def match_points(first: np.ndarray, second: np.ndarray, ratio: float = 0.85) -> 
     similar[rows, best] = -np.inf  # of our own product
     next_highest = similar.max(axis=1)
     # Squared distances of unit vectors are 2 - 2 * similarity.
-    clear = (1 - highest) <= ratio**2 * (1 - next_highest)
+    clear = (1 - highest) < ratio**2 * (1 - next_highest)
     kept = np.flatnonzero(mutual & clear)
     return np.stack([kept, best[kept]], axis=1).astype(np.int64)
 
@@ -190,7 +192,9 @@ def verify_pair(
     return Verification(len(inliers), homography, inliers)
 
 
-def central_share(first: LocalFeatures, second: LocalFeatures, inliers: np.ndarray, half_width: float = 0.3) -> float:
+def central_share(
+    first: LocalFeatures, second: LocalFeatures, inliers: np.ndarray, half_width: float = 0.3
+) -> float:
     """Tell how much of what joins two photographs lies in the middle of both.
 
     What photographs are taken of stands in their middle. Two photographs of different things at the same place are

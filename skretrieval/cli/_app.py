@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import _evaluate, _index, _reproduce
+from . import _evaluate, _index, _reproduce, _tune
 from ._options import (
     ExpandOption,
     ExtractorOption,
@@ -156,3 +156,4 @@ def _told(interrupted: str = "") -> Iterator[None]:
 _index.add_commands(app, _told)
 _evaluate.add_command(app, _told)
 _reproduce.add_command(app, _told)
+_tune.add_command(app, _told)

@@ -52,6 +52,9 @@ def add_commands(app: typer.Typer, told: Told) -> None:
         size: SizeOption = None,
         whitening: WhiteningOption = None,
         expand: ExpandOption = None,
+        encoder: Annotated[
+            Path | None, typer.Option(help="A file that `skretrieval tune --out` wrote, for these options.")
+        ] = None,
         exclude: Annotated[
             list[str] | None,
             typer.Option(
@@ -87,6 +90,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
         with told(interrupted=_INTERRUPTED):
             from ..index import EXCLUDED, upgrade_index
             from ._settings import open_or_create
+            from ._tune import chosen_for
 
             options = given(recipe, extractor, weights, size, whitening, expand)
             if upgrade:
@@ -95,7 +99,14 @@ def add_commands(app: typer.Typer, told: Told) -> None:
                     err=True,
                 )
                 upgrade_index(out)
-            opened = open_or_create(out, options, rebuild=rebuild, trust=trust or ())
+            opened = open_or_create(
+                out,
+                options,
+                rebuild=rebuild,
+                trust=trust or (),
+                encoder=encoder,
+                choose=lambda: chosen_for(folder, typer.echo),
+            )
             what: dict[str, Any] = {"moved": folder_moved, "yes": yes}
             what["exclude"] = [*EXCLUDED, *exclude] if exclude else None
             if dry_run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from sklearn.pipeline import Pipeline
 
 from .. import recipes
 from ..extraction import ConvFeatureExtractor, ConvKernelExtractor
-from ..index import ImageIndex
+from ..index import ImageIndex, load_encoder
 
+#: The recipe that is chosen for the photographs, by `skretrieval tune`.
+AUTO = "auto"
 #: The options that decide what an index holds, with their defaults.
 DEFAULTS: dict[str, Any] = {
     "recipe": "grmac",
@@ -90,7 +92,13 @@ def _make_extractor(settings: Mapping[str, Any]) -> ConvFeatureExtractor | ConvK
 
 
 def open_or_create(
-    out: Path, options: Mapping[str, Any], *, rebuild: bool = False, trust: Collection[str] = ()
+    out: Path,
+    options: Mapping[str, Any],
+    *,
+    rebuild: bool = False,
+    trust: Collection[str] = (),
+    encoder: Path | None = None,
+    choose: Callable[[], tuple[Pipeline, str]] | None = None,
 ) -> ImageIndex:
     """Open the index of a folder if its options are those that are asked for, or make one.
 
@@ -104,6 +112,10 @@ def open_or_create(
         Empty an index that is there, and let it have other options.
     trust : collection of str
         Types that its Pipeline may hold besides the usual ones.
+    encoder : Path, optional
+        The file of a Pipeline, in the place of the options.
+    choose : callable, optional
+        What recipe "auto" asks for a Pipeline and the words for its setting, where an index is to be made.
 
     Returns
     -------
@@ -117,17 +129,37 @@ def open_or_create(
     ValueError
         If an option is unknown, or differs from the index's without `rebuild`.
     """
+    read = None if encoder is None else load_encoder(encoder, trust)
+    if read is not None or options.get("recipe") == AUTO:
+        others = [
+            name for name, value in options.items() if value is not None and (name, value) != ("recipe", AUTO)
+        ]
+        if others or (read is not None and options.get("recipe") is not None):
+            words = ", ".join(f"--{name}" for name in others or ["recipe"])
+            what = "--encoder" if read is not None else "--recipe auto"
+            raise ValueError(f"{what} decides all of the encoder: leave out {words}.")
+
+    def made() -> tuple[Pipeline, dict[str, Any]]:
+        if read is not None:
+            return read[0], {"encoder": read[1]}
+        if options.get("recipe") == AUTO and choose is not None:
+            pipeline, words = choose()
+            return pipeline, {"recipe": AUTO, "chosen": words}
+        settings = resolve_settings(options)
+        return make_pipeline(settings), settings
+
     try:
         index = ImageIndex(out, trust=trust)
     except FileNotFoundError:
-        settings = resolve_settings(options)
-        return ImageIndex.create(out, make_pipeline(settings), settings=settings, trust=trust)
+        pipeline, settings = made()
+        return ImageIndex.create(out, pipeline, settings=settings, trust=trust)
     if rebuild:
-        settings = resolve_settings(options)
-        index.reset(make_pipeline(settings), settings=settings)
+        pipeline, settings = made()
+        index.reset(pipeline, settings=settings)
         return index
+    asked = {"encoder": read[1]} if read is not None else options
     try:
-        resolve_settings(options, index.info()["settings"])
+        resolve_settings(asked, index.info()["settings"])
     except ValueError as error:
         raise ValueError(f"{out}: {error} Give another --out, or --rebuild to start anew.") from error
     return index

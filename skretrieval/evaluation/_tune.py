@@ -153,9 +153,14 @@ def tune(
         rankings = (_nearest(similarities(setting), asked) for setting in settings)
         mates = _verify([items[i] for i in positions], asked, rankings, n_jobs, say)
     say(f"comparing {len(settings)} settings")
-    source = "verified" if given is None else "given"
     choice = choose_setting(
-        similarities, settings, default, mates, asked=asked, source=source, random_state=random_state
+        similarities,
+        settings,
+        default,
+        mates,
+        asked=asked,
+        source="verified" if given is None else "given",
+        random_state=random_state,
     )
     true = {}
     if labels is not None:
@@ -193,11 +198,12 @@ def _sample(n: int, n_images: int, given: np.ndarray | None, random_state: int) 
 def _describe(
     images: list[Any], extractor: Any, layers: Sequence[str], sizes: Sequence[int], say: Callable[[str], None]
 ) -> tuple[dict[tuple[str, str, int], np.ndarray], dict[int, str]]:
-    pooled, failed = {}, {}
+    pooled: dict[tuple[str, str, int], np.ndarray] = {}
+    failed: dict[int, str] = {}
     for size in sizes:
         say(f"describing {len(images)} photographs at {size} pixels")
         rows, unreadable = pooled_descriptors(images, extractor, layers, size)
-        pooled |= {(*name, size): values for name, values in rows.items()}
+        pooled |= {(layer, pooler, size): values for (layer, pooler), values in rows.items()}
         failed |= unreadable
     return pooled, failed
 

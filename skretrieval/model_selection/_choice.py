@@ -169,5 +169,5 @@ def _p_value(better: np.ndarray, default: np.ndarray, groups: np.ndarray, random
     """Test the sums over objects, so that photographs weigh alike and objects are exchanged as a whole."""
     known = ~np.isnan(better)
     _, unit = np.unique(groups[known], return_inverse=True)
-    sums = [np.bincount(unit, weights=values[known]) for values in (better, default)]
-    return randomization_test(*sums, random_state=random_state, alternative="greater").p_value
+    first, second = (np.bincount(unit, weights=values[known]) for values in (better, default))
+    return randomization_test(first, second, random_state=random_state, alternative="greater").p_value

@@ -192,7 +192,9 @@ def mate_scores(similar: np.ndarray, wanted: np.ndarray, tolerance: int = 1) -> 
         asking = wanted[part, 0]
         strange, level = ~known[asking], own[part, np.newaxis]
         before = ((similar[asking] > level) & strange).sum(axis=1)
-        level_with = ((similar[asking] == level) & strange).sum(axis=1)  # half of them come before, on average
+        level_with = ((similar[asking] == level) & strange).sum(
+            axis=1
+        )  # half of them come before, on average
         ranks[part] = 1 + before + level_with / 2
     gained = 1 - np.log(np.maximum(ranks, tolerance) / tolerance) / np.log(n / tolerance)
     counts = np.bincount(wanted[:, 0], minlength=n)
