@@ -106,8 +106,12 @@ def pooled_descriptors(
         Why, for each of these.
     """
     own = clone(extractor).set_params(layers=list(layers), image_size=image_size, on_error="warn")
-    poolers = {name: pipeline_of(Setting(layers[0], name, "none", image_size), own)["pooler"] for name in POOLERS}
-    several = [(name, LayerwisePooler(pooler, combine="concat", norm=None)) for name, pooler in poolers.items()]
+    poolers = {
+        name: pipeline_of(Setting(layers[0], name, "none", image_size), own)["pooler"] for name in POOLERS
+    }
+    several = [
+        (name, LayerwisePooler(pooler, combine="concat", norm=None)) for name, pooler in poolers.items()
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableImageWarning)
         maps = own.fit(images).transform(images)

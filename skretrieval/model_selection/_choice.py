@@ -17,6 +17,8 @@ MIN_GROUPS = 10
 MIN_COVERAGE = 0.5
 #: The gain is believed where chance gives it less often. The best of many settings is tested, so it is a strict one.
 MAX_P_VALUE = 0.01
+#: Gain of the score, at least. Where the default finds nearly all mates, they are too easy to tell settings apart.
+MIN_GAIN = 0.02
 #: Ranks that count as the first, where a photograph may have mates that nobody has found.
 TOLERANCE = {"verified": 3, "given": 1}
 
@@ -98,7 +100,8 @@ def choose_setting(
     Notes
     -----
     The unit of the test (:func:`~skretrieval.metrics.randomization_test`, one-sided) is the object: five photographs
-    of one are one witness. The setting is changed where the p-value is below 0.01.
+    of one are one witness. The setting is changed where the p-value is below 0.01 and the mean score is higher by at
+    least 0.02.
     """
     settings = list(settings)
     if default not in settings:
@@ -132,6 +135,11 @@ def choose_setting(
         choice.reason = (
             f"the best setting's gain may be chance (p = {choice.p_value:.3f}, {MAX_P_VALUE} is the limit): "
             "the default stays"
+        )
+    elif choice.scores[best] - choice.scores[default] < MIN_GAIN:
+        choice.reason = (
+            f"the best setting finds the mates hardly better, {choice.scores[best]:.3f} against "
+            f"{choice.scores[default]:.3f} ({MIN_GAIN} more is the limit): the default stays"
         )
     else:
         choice.chosen = best

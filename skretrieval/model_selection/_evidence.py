@@ -60,7 +60,7 @@ def candidate_pairs(neighbors: Iterable[np.ndarray], asked: np.ndarray, n_each: 
         Positions with the smaller first, each pair once, sorted.
     """
     stacked = np.stack(list(neighbors), axis=2)  # (n_asked, k, n_settings): ranks first, then settings
-    found = set()
+    found: set[tuple[int, int]] = set()
     for position, row in zip(asked.tolist(), stacked.reshape(len(asked), -1)):
         chosen = [other for other in dict.fromkeys(row.tolist()) if other != position][:n_each]
         found.update((min(position, other), max(position, other)) for other in chosen)

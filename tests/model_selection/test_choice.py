@@ -68,6 +68,19 @@ def test_a_gain_that_may_be_chance_is_not_taken():
     assert choice.p_value > 0.01 or choice.scores["default"] == max(choice.scores.values())
 
 
+def test_a_small_gain_is_not_taken():
+    """Significant, as each object gains, but of mates that the default finds nearly all."""
+    better = similar(0.1, 8)
+    slightly_worse = better.copy()
+    for first in range(0, 56, N_SHOTS):  # one mate of one photograph of each object comes behind four strangers
+        strangers = np.sort(np.delete(better[first], np.arange(first, first + N_SHOTS)))[::-1]
+        slightly_worse[first, first + 3] = strangers[3:5].mean()
+    choice = choose(all_pairs(N_OBJECTS), {"default": slightly_worse, "better": better})
+    assert choice.p_value < 0.01
+    assert choice.chosen == "default"
+    assert "hardly better, 1.000 against 0.985" in choice.reason
+
+
 def test_what_the_default_does_for_the_others_weighs():
     """A setting that finds the verified mates and nothing else of what the default finds."""
     good = similar(0.3, 5)
