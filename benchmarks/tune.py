@@ -54,7 +54,7 @@ def copies(source: Path, target: Path) -> None:
 def mixed(first: Path, second: Path, target: Path) -> None:
     """Link two collections into one folder."""
     for source in (first, second):
-        for folder in source.iterdir():
+        for folder in filter(Path.is_dir, source.iterdir()):
             shutil.copytree(folder, target / f"{source.name} {folder.name}")
 
 

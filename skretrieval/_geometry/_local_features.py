@@ -138,7 +138,6 @@ def verify_pair(
     ratio: float = 0.85,
     max_error: float = 4.0,
     min_inliers: int = 8,
-    random_state: int = 0,
 ) -> Verification:
     """Look for a homography that joins two photographs.
 
@@ -152,13 +151,12 @@ def verify_pair(
         Pixels by which a match may miss its place.
     min_inliers : int, default=8
         Fewer (or fewer matches, which saves the search) are chance: the result is that without a homography.
-    random_state : int, default=0
-        Seed of OpenCV's random numbers: the same pair gives the same result.
 
     Returns
     -------
     verification : Verification
-        `n_inliers` is 0 where no homography explains `min_inliers` matches, at least four.
+        `n_inliers` is 0 where no homography explains `min_inliers` matches, at least four. The same pair
+        gives the same result, also in threads: OpenCV's search has a seed of its own.
 
     Raises
     ------
@@ -175,7 +173,6 @@ def verify_pair(
     matches = match_points(first.descriptors, second.descriptors, ratio)
     if len(matches) < max(4, min_inliers):
         return _NOTHING
-    cv2.setRNGSeed(random_state)
     homography, mask = cv2.findHomography(
         first.points[matches[:, 0]],
         second.points[matches[:, 1]],

@@ -90,7 +90,7 @@ def _run(
     if not paths:
         raise ValueError(f"{folder} has no photographs.")
     given = None if pairs is None else read_pairs(pairs, folder, paths)
-    found = tune(paths, pairs=given, labels=truth, n_images=limit, random_state=seed, say=say)
+    found = tune(paths, pairs=given, labels=truth, n_images=limit, random_state=seed, n_jobs=-1, say=say)
     for place, why in sorted(found.failed.items()):
         say(f"Skipped {paths[place]}: {why}")
     return found

@@ -6,10 +6,11 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from sklearn.base import clone
+import numpy as np
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
-from .._io import atomic_write, hash_bytes
+from .._io import atomic_write, hash_array, hash_bytes
 from ._encoder import halves_of, pipeline_of
 from ._models import load_model, model_bytes
 
@@ -62,7 +63,7 @@ def load_encoder(path: str | os.PathLike, trust: Collection[str] = ()) -> tuple[
     pipeline : Pipeline
         Unfitted.
     digest : str
-        Tells the file's content.
+        Tells its steps and their parameters; the same for another file of the same Pipeline.
 
     Raises
     ------
@@ -78,4 +79,18 @@ def load_encoder(path: str | os.PathLike, trust: Collection[str] = ()) -> tuple[
         raise FileNotFoundError(f"No such file: {path}.")
     content = path.read_bytes()
     pipeline = load_model(content, path.parent, trust, str(path))
-    return clone(pipeline), hash_bytes(content)
+    pipeline = clone(pipeline)
+    return pipeline, _digest(pipeline)
+
+
+def _digest(pipeline: Pipeline) -> str:
+    """Hash parameters as they are written out: the files of skops differ from one writing to the next."""
+    written = []
+    for name, value in sorted(pipeline.get_params().items()):
+        if isinstance(value, np.ndarray):
+            written.append(f"{name}={hash_array(value)}")
+        elif isinstance(value, BaseEstimator):
+            written.append(f"{name}={type(value).__module__}.{type(value).__qualname__}")
+        elif name != "steps":
+            written.append(f"{name}={value!r}")
+    return hash_bytes("\n".join(written).encode())

@@ -72,7 +72,9 @@ def test_a_small_gain_is_not_taken():
     """Significant, as each object gains, but of mates that the default finds nearly all."""
     better = similar(0.1, 8)
     slightly_worse = better.copy()
-    for first in range(0, 56, N_SHOTS):  # one mate of one photograph of each object comes behind four strangers
+    for first in range(
+        0, 56, N_SHOTS
+    ):  # one mate of one photograph of each object comes behind four strangers
         strangers = np.sort(np.delete(better[first], np.arange(first, first + N_SHOTS)))[::-1]
         slightly_worse[first, first + 3] = strangers[3:5].mean()
     choice = choose(all_pairs(N_OBJECTS), {"default": slightly_worse, "better": better})
