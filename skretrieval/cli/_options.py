@@ -14,14 +14,14 @@ RecipeOption = Annotated[
 ExtractorOption = Annotated[
     str | None,
     typer.Option(
-        help="'kernel' learns filters from your photographs, without downloads; or a torchvision network "
-        "(vgg16, resnet50 ...). [default: kernel]"
+        help="'kernel' learns filters from your photographs, without downloads; or a network of "
+        "torchvision (vgg16, resnet50 ...), timm (timm:NAME) or transformers (hf:NAME_OR_FOLDER). [default: kernel]"
     ),
 ]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        help="For a network: 'default' (torchvision's), 'random', or a state-dict file. [default: default]"
+        help="For a network: 'default' (the library's), 'random', or a state-dict file. [default: default]"
     ),
 ]
 SizeOption = Annotated[

@@ -52,9 +52,10 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     layers : None, str, int, or list of str or of int, default=None
         None: the output of the convolutional trunk (VGG16: pool5; ResNet50: layer4; SqueezeNet, MobileNet:
         ``features``), or the last tokens after the final norm. Else torchvision node names or the aliases
-        ``"last_conv"``, ``"pool5"``, ``"relu5_3"``, ``"conv5_3"`` (VGG, AlexNet); names of modules in timm, transformers
-        and torchvision's ViT, also of an attention with ``":query"``, ``":key"`` or ``":value"``; or numbers: blocks of a
-        transformer (after the final norm), stages of the others, -1 the last. Several give a tuple of maps.
+        ``"last_conv"``, ``"pool5"``, ``"relu5_3"``, ``"conv5_3"`` (VGG, AlexNet); names of modules in timm,
+        transformers and torchvision's ViT, also of an attention with ``":query"``, ``":key"`` or ``":value"``; or
+        numbers: blocks of a transformer (after the final norm), stages of the others, -1 the last. Several give a
+        tuple of maps.
 
     image_size : int, None or list of int, default=1024
         Longest side in pixels; None keeps the size. Several sizes are multi-resolution.
@@ -107,16 +108,16 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
 
     normalization : "auto" or pair (mean, std), default="auto"
         Subtracted from and divided into pixels from 0 to 1; each one number, or three for R, G and B. "auto": what the
-        weights ask for (torchvision's transforms, timm's ``pretrained_cfg``, ``preprocessor_config.json`` of transformers, a
-        module's ``input_mean`` and ``input_std``), else ImageNet's.
+        weights ask for (torchvision's transforms, timm's ``pretrained_cfg``, ``preprocessor_config.json`` of
+        transformers, a module's ``input_mean`` and ``input_std``), else ImageNet's.
 
     interpolation : str, default="auto"
-        "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", for resizing. "auto": what the weights of timm and
-        transformers ask for; for all others bicubic, whatever torchvision's transforms say.
+        "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", for resizing. "auto": what the weights of
+        timm and transformers ask for; for all others bicubic, whatever torchvision's transforms say.
 
     tokens : {"patch", "cls", "patch+cls"}, default="patch"
-        Which tokens of a transformer make the maps: those of the patches, the CLS token as a map (C, 1, 1), or both as a
-        tuple. Other prefix tokens (registers) are dropped.
+        Which tokens of a transformer make the maps: those of the patches, the CLS token as a map (C, 1, 1), or both as
+        a tuple. Other prefix tokens (registers) are dropped.
 
     verbose : bool, default=False
         Show a progress bar on each pass.
@@ -254,11 +255,12 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     def _build(self) -> Bunch:
         """Build the network from the stored weights, else from their source; check that they are the same."""
         inner, wrap = backbones.unwrapped(self.backbone)
-        backbones.check_backbone(inner)
         own = isinstance(inner, nn.Module)  # brings its weights along, and so needs none stored
         other = self.__dict__.get("_state_backbone", self.backbone) is not self.backbone
         if own or other or self.__dict__.get("_state_source") != self._source():
             self._forget_weights()
+        if "_state" not in self.__dict__:
+            backbones.check_backbone(inner)
         if own:
             module, unfit = copy.deepcopy(inner), {}
             state = self._source_state()

@@ -25,7 +25,7 @@ LITE0 = "timm:tf_efficientnet_lite0"
         ("timm:convnext_atto", 320, 32),
         ("timm:test_vit", 64, 16),
         ("timm:test_vit3", 96, 16),
-        ("timm:test_maxvit", 64, 1),
+        ("timm:test_maxvit", 128, 160),
         ("timm:regnetx_002", 368, 1),
         ("timm:eva02_tiny_patch14_224", 192, 14),
         ("timm:pvt_v2_b0", 256, 1),
