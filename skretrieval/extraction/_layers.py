@@ -88,6 +88,7 @@ def _stages_by_number(backbone: Any, layers: Any) -> list[str]:
         raise ValueError(f"layers={layers!r}: only of a network by name are the layers known by numbers.")
     ends = block_ends(backbone)
     names = []
+    number: Any
     for number in _listed(layers):
         if not isinstance(number, Integral) or not -len(ends) <= number < len(ends):
             raise ValueError(

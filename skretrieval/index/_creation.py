@@ -140,7 +140,7 @@ def make_index(
 
 def _weights_licence(pipeline: Pipeline) -> str | None:
     """Return the licence of the network's weights, where it is known before any photograph is described."""
-    extractor = pipeline.steps[0][1] if pipeline.steps else None
+    extractor: Any = pipeline.steps[0][1] if pipeline.steps else None
     if not hasattr(extractor, "weights_licence"):
         return None
     try:

@@ -89,7 +89,8 @@ def test_caches_tell_preparations_apart():
     extractors = [
         network("timm:test_vit", **params).fit(three_shapes())
         for params in (
-            {}, {"normalization": (0, 1)}, {"interpolation": "nearest"}, {"tokens": "cls"}, {"layers": 1}, {"layers": 0},
+            {}, {"normalization": (0, 1)}, {"interpolation": "nearest"},
+            {"tokens": "cls"}, {"layers": 1}, {"layers": 0},
         )
     ]  # fmt: skip
     assert len({extractor.cache_key() for extractor in extractors}) == len(extractors)
