@@ -90,7 +90,7 @@ def _stages_by_number(backbone: Any, layers: Any) -> list[str]:
     names = []
     number: Any
     for number in _listed(layers):
-        if not isinstance(number, Integral) or not -len(ends) <= number < len(ends):
+        if not isinstance(number, Integral) or not -len(ends) <= int(number) < len(ends):
             raise ValueError(
                 f"layers={layers!r}: {backbone} has {len(ends)} stages, numbered from 0; give numbers or names."
             )

@@ -120,7 +120,7 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     assert "model.safetensors of" in ConvFeatureExtractor(name).missing_weights()
     with pytest.raises(OSError, match=r"Put config\.json and model\.safetensors into"):
         ConvFeatureExtractor(name).fit(three_shapes())
-    with pytest.raises(OSError, match="hf download facebook/dinov2-small config.json"):
+    with pytest.raises(OSError, match=r"hf download facebook/dinov2-small config\.json"):
         ConvFeatureExtractor("hf:facebook/dinov2-small").fit(three_shapes())
 
 
