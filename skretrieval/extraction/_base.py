@@ -26,6 +26,7 @@ from ._images import (
     resize_longest,
 )
 from ._inputs import check_images
+from ._signs import SignsMixin
 
 _CACHE_FORMAT = 1  # part of every cache key: raise it when the maps of the same photograph change
 
@@ -39,7 +40,7 @@ def _stored(key: str, maps: Any) -> Any:
     return maps
 
 
-class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BaseExtractor(SignsMixin, DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Photographs to feature maps: everything but the network.
 
     A subclass has the constructor parameters named in ``_parameter_constraints`` below, learns or loads its
@@ -50,6 +51,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
 
     _parameter_constraints: dict = {
         "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "enlarge": ["boolean"],
         "multi_resolution": [StrOptions({"sum", "stack"}), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
@@ -62,7 +64,9 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         "verbose": ["verbose"],
     }
 
-    truncated: Any = "raise"  # of extractors that were saved before there was a choice
+    # of extractors that were saved before there was a choice
+    truncated: Any = "raise"
+    enlarge: Any = True
 
     # ------------------------------------------------------------------ public
     @_fit_context(prefer_skip_nested_validation=True)
@@ -175,7 +179,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         return {
             key: value
             for key, value in state.items()
-            if key not in ("_net", "_net_key", "_n_channels", "_lock")
+            if key not in ("_net", "_net_key", "_n_channels", "_signed", "_lock")
         }
 
     # ------------------------------------------------------------------ for subclasses
@@ -198,6 +202,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         self.__dict__.pop("_net", None)
         self.__dict__.pop("_net_key", None)
         self.__dict__.pop("_n_channels", None)
+        self.__dict__.pop("_signed", None)
 
     def _network(self) -> Bunch:
         """Return the network; threads that ask at the same time wait for one that builds it."""
@@ -298,7 +303,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         longest = [size for size in sizes if size is not None]
         draft = 2 * max(longest) if len(longest) == len(sizes) else None
         image = read_image(item, position=position, draft=draft, data=data, truncated=self.truncated)
-        arrays = [resize_longest(image, size) for size in sizes]
+        arrays = [resize_longest(image, size, enlarge=self.enlarge) for size in sizes]
         return Bunch(key=key, digest=digest, item=item, maps=None, arrays=arrays)
 
     @torch.inference_mode()
@@ -383,4 +388,5 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         fusion = self.multi_resolution if len(self.sizes()) > 1 else None
         rounded = "-float16" if self._rounds() else ""
         padded = "-padded" if self.truncated == "pad" else ""
-        return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}{rounded}{padded}"
+        capped = "" if self.enlarge else "-capped"
+        return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}{rounded}{padded}{capped}"

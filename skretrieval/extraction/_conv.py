@@ -16,6 +16,7 @@ from torch import nn
 from . import _backbones as backbones
 from ._base import BaseExtractor
 from ._classifier import Classifier, last_linear
+from ._dtype import dtype_on
 from ._layers import block_ends, tap
 from ._stored_weights import StoredWeightsMixin
 
@@ -50,6 +51,11 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
     image_size : int, None or list of int, default=1024
         Longest side in pixels; None keeps the size. Several sizes are multi-resolution.
 
+    enlarge : bool, default=True
+        Whether photographs (or the boxes of an `ImageCrop`) with fewer pixels than `image_size` are scaled up to it, as
+        the published protocols do. False takes them with the pixels that they have, which for one's own photographs
+        costs less and invents nothing; with several sizes each is capped.
+
     multi_resolution : {"sum", "stack"} or None, default=None
         With several sizes: sum the maps, bilinearly resized to the largest (early fusion), or
         give a tuple of maps, resolutions in the given order and within each the layers. None means "stack".
@@ -61,8 +67,9 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
     device : str, default="auto"
         "auto" takes CUDA where torch sees it; or "cpu", "cuda", "cuda:1".
 
-    dtype : {"float32", "bfloat16", "float16"}, default="float32"
-        Of the network and its maps. Poolers accumulate in float32 or better.
+    dtype : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+        Of the network and its maps. Poolers accumulate in float32 or better. "auto" takes bfloat16 where the device
+        multiplies it natively (AMX or AVX512_BF16 of a processor, CUDA from compute capability 8 on), else float32.
 
     on_error : {"raise", "warn"}, default="raise"
         What to do with a photograph that cannot be read: "warn" gives it a zero map (C, 1, 1), lists all of them
@@ -103,6 +110,9 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
     ----------
     fingerprint_ : str
         Hash of the weights.
+
+    dtype_ : str
+        What the network runs in, with ``dtype="auto"`` by the device that it was last built for.
 
     failed_ : dict
         The reasons for the photographs that got a zero map in the last pass, by position.
@@ -146,7 +156,7 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         "backbone": [str, nn.Module, callable],
         "weights": [str, os.PathLike, None],
         "layers": [str, "array-like", None],
-        "dtype": [StrOptions(set(_DTYPES))],
+        "dtype": [StrOptions({*_DTYPES, "auto"})],
         "store_weights": ["boolean"],
         "random_state": ["random_state"],
     }
@@ -158,6 +168,7 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         weights: str | os.PathLike | None = "DEFAULT",
         layers: str | Sequence[str] | None = None,
         image_size: int | Sequence[int] | None = 1024,
+        enlarge: bool = True,
         multi_resolution: str | None = None,
         batch_size: int = 8,
         device: str | torch.device = "auto",
@@ -176,6 +187,7 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         self.weights = weights
         self.layers = layers
         self.image_size = image_size
+        self.enlarge = enlarge
         self.multi_resolution = multi_resolution
         self.batch_size = batch_size
         self.device = device
@@ -191,6 +203,7 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         self.verbose = verbose
 
     fingerprint_: str
+    dtype_: str
     _state: dict
 
     def classifier(self, n_channels: int | None = None) -> Classifier:
@@ -240,7 +253,10 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         self._network()
 
     def _network_key(self) -> tuple:
-        return (*self._source(), id(self.backbone), self.dtype, str(self.torch_device()))
+        return (*self._source(), id(self.backbone), self._dtype_name(), str(self.torch_device()))
+
+    def _dtype_name(self) -> str:
+        return dtype_on(self.torch_device()) if self.dtype == "auto" else self.dtype
 
     def _source(self) -> tuple:
         """Name where the weights come from; comparable between processes."""
@@ -297,7 +313,8 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
             self._state = used
         mean, std = backbones.normalisation(inner, self.weights)
         architecture = backbones.architecture(tapped)
-        device, dtype = self.torch_device(), _DTYPES[self.dtype]
+        self.dtype_ = self._dtype_name()
+        device, dtype = self.torch_device(), _DTYPES[self.dtype_]
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(module=tapped, device=device, dtype=dtype, mean=mean, std=std, architecture=architecture)
 
@@ -370,5 +387,5 @@ class ConvFeatureExtractor(StoredWeightsMixin, BaseExtractor):
         input_range = ",".join(f"{value:g}" for value in (*net.mean, *net.std))
         return (
             f"{backbones.title(self.backbone)}-{self.fingerprint_}-{net.architecture}-{input_range}-{layers}-"
-            f"{self.dtype}"
+            f"{self._dtype_name()}"
         )

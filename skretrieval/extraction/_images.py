@@ -156,7 +156,7 @@ def _crop(image: Image.Image, box: tuple) -> Image.Image:
     return image.crop((left, top, right, bottom))
 
 
-def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]:
+def scaled_size(width: int, height: int, longest: int | None, *, enlarge: bool = True) -> tuple[int, int]:
     """Return the size that a photograph is resized to.
 
     Parameters
@@ -165,6 +165,8 @@ def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]
         Its size in pixels.
     longest : int or None
         Pixels of the longest side of the result; None keeps the size.
+    enlarge : bool, default=True
+        Whether a smaller photograph is scaled up to `longest`; else it keeps its size.
 
     Returns
     -------
@@ -176,14 +178,16 @@ def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]
     >>> from skretrieval.extraction import scaled_size
     >>> scaled_size(4000, 3000, 1024)
     (1024, 768)
+    >>> scaled_size(640, 480, 1024, enlarge=False)
+    (640, 480)
     """
-    if longest is None:
+    if longest is None or (not enlarge and max(width, height) <= longest):
         return width, height
     scale = longest / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
+def resize_longest(image: Image.Image, longest: int | None, *, enlarge: bool = True) -> np.ndarray:
     """Resize a photograph as the extractors do: bicubic, with antialiasing.
 
     Parameters
@@ -192,6 +196,8 @@ def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
         Mode RGB or L.
     longest : int or None
         Pixels of the longest side of the result; None keeps the size.
+    enlarge : bool, default=True
+        Whether a smaller photograph is scaled up to `longest`; else it keeps its pixels.
 
     Returns
     -------
@@ -205,7 +211,7 @@ def resize_longest(image: Image.Image, longest: int | None) -> np.ndarray:
     >>> resize_longest(Image.new("RGB", (80, 60)), 40).shape
     (30, 40, 3)
     """
-    size = scaled_size(*image.size, longest)
+    size = scaled_size(*image.size, longest, enlarge=enlarge)
     if size == image.size:
         return np.asarray(image)
     if image.width * image.height <= _LARGE:

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._channel import CHANNEL
-from ._reductions import REDUCTIONS, needs_nonnegative, power_mean_cells, regional_power_mean_cells
+from ._reductions import REDUCTIONS
 from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
 from ._spec import Spec, SpecPooler
@@ -49,8 +49,8 @@ class WeightedPooler(TermParameters, SpecPooler):
 
     reduce : str or callable, default="sum"
         "sum", "mean", "max", "power_mean" (``p``, default 3), "signed_power_mean" (``p``; for features of both signs,
-        with ``rectify=False``), "regional_power_mean" (``p``, ``region_p``, ``window``; SuperGlobal), or a function
-        of (maps, boxes, spatial) that returns (N, R, K).
+        with ``rectify=False``), "relup_power_mean" (``p``, ``alpha``) and "regional_power_mean" (``p``, ``region_p``,
+        ``window``, ``alpha``), both of SuperGlobal, or a function of (maps, boxes, spatial) that returns (N, R, K).
 
     region_norm : {"l2", None}, default=None
         Normalisation of each region's vector before the sum.
@@ -160,21 +160,15 @@ class WeightedPooler(TermParameters, SpecPooler):
             )
             return cells, channels
 
-        powers = any(needs_nonnegative(p) for p in _exponents(reduce))
         return Spec(
             weights=weights,
             regions=lambda height, width: check_boxes(regions(height, width), height, width),
             reduce=reduce,
             region_norm=self.region_norm,
-            needs_nonnegative=powers
-            or any(term.func is known for term in (spatial, channel) if term for known in _NONNEGATIVE_TERMS),
+            needs_nonnegative=any(
+                term.func is known for term in (spatial, channel) if term for known in _NONNEGATIVE_TERMS
+            ),
         )
-
-
-def _exponents(reduce: partial) -> list[float]:
-    """Return the exponents of a power mean that takes no roots of negative numbers."""
-    defaults = {power_mean_cells: {"p": 3.0}, regional_power_mean_cells: {"p": 4.6, "region_p": 2.5}}
-    return [reduce.keywords.get(name, p) for name, p in defaults.get(reduce.func, {}).items()]
 
 
 def _term(term: Any, registry: dict, params: dict | None) -> partial | None:

@@ -7,7 +7,7 @@ from numbers import Real
 
 from sklearn.utils._param_validation import Interval
 
-from .._grammar._reductions import needs_nonnegative, power_mean_cells
+from .._grammar._reductions import power_mean_cells
 from .._grammar._regions import whole
 from .._grammar._spec import Spec, SpecPooler
 
@@ -58,4 +58,4 @@ class GeMPooler(SpecPooler):
 
     def _spec(self) -> Spec:
         reduce = partial(power_mean_cells, p=self.p)
-        return Spec(weights=None, regions=whole, reduce=reduce, needs_nonnegative=needs_nonnegative(self.p))
+        return Spec(weights=None, regions=whole, reduce=reduce)

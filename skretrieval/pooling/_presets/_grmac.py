@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._grammar._reductions import needs_nonnegative, power_mean_cells
+from .._grammar._reductions import power_mean_cells
 from .._grammar._regions import rmac
 from .._grammar._spec import Spec, SpecPooler
 
@@ -74,5 +74,4 @@ class GRMACPooler(SpecPooler):
             regions=partial(rmac, n_levels=self.n_levels, include_global=self.include_global),
             reduce=partial(power_mean_cells, p=self.p),
             region_norm=self.region_norm,
-            needs_nonnegative=needs_nonnegative(self.p),
         )

@@ -17,6 +17,7 @@ from .._engine._base import BasePooler
 from .._engine._batches import BATCH_BYTES, Batch, RegionRows, iter_batches, n_entries
 from .._engine._collected import RegionSets
 from .._engine._deprecations import deprecate_positional, warn_caller
+from .._engine._signs import RECTIFY
 from .._grammar._boxes import BoxesMixin
 from .._grammar._salient_points import import_detector, photographs_of
 from ._candidate_regions import ImageRegions
@@ -166,7 +167,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         "center_local": ["boolean"],
         "offdiag_scale": [Interval(Real, 0, None, closed="left")],
         "trace_normalize": ["boolean"],
-        "rectify": ["boolean"],
+        **RECTIFY,
         "n_jobs": [Integral, None],
     }
 
@@ -384,4 +385,4 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         # a region's moment, eigenvectors, logarithm and triangle; its local descriptors
         each = size * (4 * size + 2 * height * width) if self.order == 2 else 2 * n_channels
         for part in cut(batch, settings.most * each):
-            yield piece_of(part, settings, self.rectify, masks)
+            yield piece_of(part, settings, self._activations(part), masks)
