@@ -67,8 +67,10 @@ class WeightedPooler(TermParameters, SpecPooler):
     n_components : int or None, default=None
         Dimensions kept by `whiten`; None keeps as many as the data has.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and takes the signed power mean of
+        other maps: see the notes of :class:`WeightedPooler`.
 
     Attributes
     ----------
@@ -77,6 +79,19 @@ class WeightedPooler(TermParameters, SpecPooler):
 
     region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
+
+    rectify_ : bool
+        Whether negative activations are replaced, only with ``rectify="auto"``.
+
+    Notes
+    -----
+    With ``rectify="auto"`` every pooler asks, in fit, whether the maps are meant to have negative values:
+    `FeatureMaps` know it of their network (``FeatureMaps.signed``), of maps in memory those of fit are looked at. What
+    comes later is treated alike, one map as a batch. Maps without negative values by design are described as with
+    True. Of others nothing is cut off: power means keep signs ("signed_power_mean", and in the same way
+    "regional_power_mean"), a maximum is one, and weights with roots, logarithms or counts ("response", "crow",
+    "saliency", "sparsity", ...) refuse negative values with a ValueError. With True, a UserWarning says once that the
+    maps of a network of both signs are cut.
 
     References
     ----------

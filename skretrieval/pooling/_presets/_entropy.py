@@ -31,8 +31,9 @@ class EntropyPooler(BoxesMixin, BasePooler):
     n_bins : int, default=10
         Bins of the histograms.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------

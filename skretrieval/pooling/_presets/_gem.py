@@ -20,9 +20,11 @@ class GeMPooler(SpecPooler):
     p : float, default=3.0
         Exponent, at least 1: 1 is the mean, ``numpy.inf`` the maximum (MAC).
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first. Without it a fractional `p` refuses negative activations; odd
         whole numbers keep the sign of the mean.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and takes the signed power mean of
+        other maps: see the notes of :class:`WeightedPooler`.
 
     Attributes
     ----------

@@ -32,8 +32,10 @@ class GRMACPooler(SpecPooler):
     include_global : bool, default=False
         Whether the whole map is one more region. The paper counts the regions of the grid only.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first. Without it a fractional `p` refuses negative activations.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and takes the signed power mean of
+        other maps: see the notes of :class:`WeightedPooler`.
 
     Attributes
     ----------

@@ -37,8 +37,9 @@ class PartWeightedPooler(BasePooler):
     root : float, default=2.0
         The weights are this root of the divided response (beta in the papers).
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first; without it they are an error.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU); in other maps they are an error.
 
     alpha : float
         Deprecated, will be removed in version 0.2; use `norm_order`.

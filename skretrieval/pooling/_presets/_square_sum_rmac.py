@@ -32,8 +32,9 @@ class SquareSumRMACPooler(BoxesMixin, BasePooler):
         Whether a last window may reach beyond the border, so that no cell is left out. The
         default is that of the max-pooling in the authors' framework.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first: squares lose their sign.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------

@@ -94,9 +94,10 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         Divide second moments by their trace, so that the scale of the activations does not matter. Without it, the
         maps must be of the same scale in fit and transform: doubling them changes the descriptor completely.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first. Otherwise the local descriptors keep them; the weights and the
         regions follow the positive activations all the same, for which they are defined.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     n_jobs : int, default=None
         Threads that detect points in photographs ("hessian").
