@@ -1,6 +1,6 @@
 """What SuperGlobal's parts bring, and what its figure depends on.
 
-    python benchmarks/super_global.py --assets FOLDER [--size 512] [--out benchmarks/results/super_global.md]
+    python benchmarks/super_global.py --assets FOLDER [--networks NAME ...] [--size 512] [--out FILE]
 
 FOLDER as for benchmarks/quality.py, whose sizes and score these are: every photograph queries all others, nothing is
 whitened. Each line changes one thing about `recipes.super_global`, or pools one resolution with another reduction;
@@ -76,6 +76,7 @@ def rings(maps: list[tuple]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--assets", type=Path, default=os.environ.get("SKRETRIEVAL_ASSETS"))
+    parser.add_argument("--networks", nargs="*", help="names of the weight files to measure; all")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/super_global.md"))
     options = parser.parse_args()
@@ -86,16 +87,19 @@ def main() -> None:
     photographs = load_image_folder(folder)
     labels = np.asarray(photographs.labels)
     sizes = [round(options.size * factor / 800) for factor in (1050, 800, 550)]
+    asked = f" --networks {' '.join(options.networks)}" if options.networks else ""
     lines = [
         "# SuperGlobal, part by part",
         "",
-        f"`python benchmarks/super_global.py --assets FOLDER --size {options.size}`",
+        f"`python benchmarks/super_global.py --assets FOLDER{asked} --size {options.size}`",
         "",
         f"{len(labels)} photographs of {len(np.unique(labels))} objects ({folder.name}), longest sides "
         f"{', '.join(map(str, sizes))}; one resolution is {sizes[1]}. mAP: each photograph queries all others, nothing "
         "whitened. Columns: the maps as they are, and without their 1 or 2 outermost cells on every side.",
     ]
     for path in sorted((assets / "weights").glob("*.pth")):
+        if options.networks and path.stem not in options.networks:
+            continue
         extractor = ConvFeatureExtractor(path.stem, weights=path, image_size=sizes, device="cpu")
         maps = list(extractor.fit_transform(photographs.images))
         first, second, inner = rings(maps)
