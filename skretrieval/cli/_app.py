@@ -17,6 +17,7 @@ import typer
 from .._version import __version__
 from . import _evaluate, _index, _reproduce
 from ._options import (
+    EnlargeOption,
     ExpandOption,
     ExtractorOption,
     RecipeOption,
@@ -84,6 +85,7 @@ def demo(
     extractor: ExtractorOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
+    enlarge: EnlargeOption = None,
     whitening: WhiteningOption = None,
     expand: ExpandOption = None,
 ) -> None:
@@ -96,7 +98,7 @@ def demo(
         from ._demo import run_demo
         from ._settings import resolve_settings
 
-        options = given(recipe, extractor, weights, size, whitening, expand)
+        options = given(recipe, extractor, weights, size, enlarge, whitening, expand)
         run_demo(
             folder,
             html,

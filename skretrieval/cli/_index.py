@@ -16,6 +16,7 @@ import typer
 
 from ._options import (
     DeviceOption,
+    EnlargeOption,
     ExpandOption,
     ExtractorOption,
     HtmlOption,
@@ -50,6 +51,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
         extractor: ExtractorOption = None,
         weights: WeightsOption = None,
         size: SizeOption = None,
+        enlarge: EnlargeOption = None,
         whitening: WhiteningOption = None,
         expand: ExpandOption = None,
         exclude: Annotated[
@@ -88,7 +90,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
             from ..index import EXCLUDED, upgrade_index
             from ._settings import open_or_create
 
-            options = given(recipe, extractor, weights, size, whitening, expand)
+            options = given(recipe, extractor, weights, size, enlarge, whitening, expand)
             if upgrade:
                 typer.echo(
                     "Loading the pickles of the old index, which can run code: do so only if you trust it.",

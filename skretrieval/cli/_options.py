@@ -27,6 +27,12 @@ WeightsOption = Annotated[
 SizeOption = Annotated[
     int | None, typer.Option(min=1, help="Longest side in pixels. [default: the extractor's]")
 ]
+EnlargeOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--enlarge/--no-enlarge", help="Scale smaller photographs up to that size. [default: no-enlarge]"
+    ),
+]
 WhiteningOption = Annotated[
     str | None,
     typer.Option(
@@ -50,6 +56,7 @@ def given(
     extractor: str | None,
     weights: str | None,
     size: int | None,
+    enlarge: bool | None,
     whitening: str | None,
     expand: int | None,
 ) -> dict[str, Any]:
@@ -59,6 +66,7 @@ def given(
         "extractor": extractor,
         "weights": weights,
         "size": size,
+        "enlarge": enlarge,
         "whitening": whitening,
         "expand": expand,
     }

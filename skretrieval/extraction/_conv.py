@@ -18,6 +18,7 @@ from torch import nn
 from . import _backbones as backbones
 from . import _state_dicts as state_dicts
 from ._base import BaseExtractor
+from ._dtype import dtype_on
 from ._images import INTERPOLATIONS, resize_longest
 from ._input import checked_normalization, side_of, size_multiple_of
 from ._layers import maps_of
@@ -60,6 +61,11 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     image_size : int, None or list of int, default=1024
         Longest side in pixels; None keeps the size. Several sizes are multi-resolution.
 
+    enlarge : bool, default=True
+        Whether photographs (or the boxes of an `ImageCrop`) with fewer pixels than `image_size` are scaled up to it, as
+        the published protocols do. False takes them with the pixels that they have, which for one's own photographs
+        costs less and invents nothing; with several sizes each is capped.
+
     multi_resolution : {"sum", "stack"} or None, default=None
         With several sizes: sum the maps, bilinearly resized to the largest (early fusion), or
         give a tuple of maps, resolutions in the given order and within each the layers. None means "stack".
@@ -71,8 +77,9 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     device : str, default="auto"
         "auto" takes CUDA where torch sees it; or "cpu", "cuda", "cuda:1".
 
-    dtype : {"float32", "bfloat16", "float16"}, default="float32"
-        Of the network and its maps. Poolers accumulate in float32 or better.
+    dtype : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+        Of the network and its maps. Poolers accumulate in float32 or better. "auto" takes bfloat16 where the device
+        multiplies it natively (AMX or AVX512_BF16 of a processor, CUDA from compute capability 8 on), else float32.
 
     on_error : {"raise", "warn"}, default="raise"
         What to do with a photograph that cannot be read: "warn" gives it a zero map (C, 1, 1), lists all of them
@@ -127,6 +134,9 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     fingerprint_ : str
         Hash of the weights.
 
+    dtype_ : str
+        What the network runs in, with ``dtype="auto"`` by the device that it was last built for.
+
     failed_ : dict
         The reasons for the photographs that got a zero map in the last pass, by position.
 
@@ -169,7 +179,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         "backbone": [str, nn.Module, callable],
         "weights": [str, os.PathLike, None],
         "layers": [str, Integral, "array-like", None],
-        "dtype": [StrOptions(set(_DTYPES))],
+        "dtype": [StrOptions({*_DTYPES, "auto"})],
         "store_weights": ["boolean"],
         "random_state": ["random_state"],
         "normalization": [StrOptions({"auto"}), "array-like"],
@@ -189,6 +199,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         weights: str | os.PathLike | None = "DEFAULT",
         layers: str | int | Sequence[str] | Sequence[int] | None = None,
         image_size: int | Sequence[int] | None = 1024,
+        enlarge: bool = True,
         multi_resolution: str | None = None,
         batch_size: int = 8,
         device: str | torch.device = "auto",
@@ -210,6 +221,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         self.weights = weights
         self.layers = layers
         self.image_size = image_size
+        self.enlarge = enlarge
         self.multi_resolution = multi_resolution
         self.batch_size = batch_size
         self.device = device
@@ -228,6 +240,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         self.verbose = verbose
 
     fingerprint_: str
+    dtype_: str
     _state: dict
 
     def _fit_network(self, images: list) -> None:
@@ -236,7 +249,10 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
 
     def _network_key(self) -> tuple:
         prepared = (repr(self.normalization), self.interpolation, self.tokens)
-        return (*self._source(), id(self.backbone), self.dtype, str(self.torch_device()), *prepared)
+        return (*self._source(), id(self.backbone), self._dtype_name(), str(self.torch_device()), *prepared)
+
+    def _dtype_name(self) -> str:
+        return dtype_on(self.torch_device()) if self.dtype == "auto" else self.dtype
 
     def _source(self) -> tuple:
         """Name where the weights come from; comparable between processes."""
@@ -246,7 +262,8 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
 
     def _resized(self, image: Image.Image, size: int | None) -> np.ndarray:
         net = self._network()
-        return resize_longest(image, size, multiple=net.size_multiple, interpolation=net.interpolation)
+        options = {"multiple": net.size_multiple, "interpolation": net.interpolation}
+        return resize_longest(image, size, enlarge=self.enlarge, **options)
 
     def _forget_weights(self) -> None:
         for name in ("_state", "_state_source", "_state_backbone", "_asked", "fingerprint_"):
@@ -305,7 +322,8 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         mean, std = checked_normalization(self.normalization, asked)
         architecture = backbones.architecture(tapped)
         multiple = size_multiple_of(tapped, module)
-        device, dtype = self.torch_device(), _DTYPES[self.dtype]
+        self.dtype_ = self._dtype_name()
+        device, dtype = self.torch_device(), _DTYPES[self.dtype_]
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(
             module=tapped,
@@ -326,7 +344,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         input_range = ",".join(f"{value:g}" for value in (*net.mean, *net.std))
         return (
             f"{backbones.title(self.backbone)}-{self.fingerprint_}-{net.architecture}-{input_range}-{layers}-"
-            f"{self.dtype}"
+            f"{self._dtype_name()}"
             + ("" if net.interpolation == "bicubic" else f"-{net.interpolation}")
             + ("" if net.size_multiple == 1 else f"-{net.size_multiple}")
         )

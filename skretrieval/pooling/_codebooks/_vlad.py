@@ -51,8 +51,9 @@ class VLADPooler(NearestWordPooler):
     random_state : int, RandomState instance or None, default=None
         Draws the sample and starts k-means.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------

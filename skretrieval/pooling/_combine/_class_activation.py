@@ -136,9 +136,17 @@ class ClassActivationMask(BasePooler):
                 f"{self.pooler!r} gives."
             )
 
+    @property
+    def _asks_signs(self) -> bool:
+        return self.pooler._asks_signs
+
+    def _settle(self, signed: list[bool] | None) -> None:
+        self._signed = signed
+
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
         self.pooler_ = clone(self.pooler)
+        self.pooler_._settle(self.__dict__.get("_signed"))
         self.pooler_._start(channels)
         self._followed: tuple[str, int] | None = None  # network and number of resolutions
         if self.backbone is not None:

@@ -105,12 +105,13 @@ class PoolerFusion(PoolerComposition):
             )
 
     def _check_values(self, batch: Batch) -> None:
-        for _, pooler in self.poolers:
+        for _, pooler in self.poolers_:
             pooler._check_values(batch)
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
-        self._start_parts(self._named(), [channels] * len(self.poolers))
+        n_parts = len(self.poolers)
+        self._start_parts(self._named(), [channels] * n_parts, [self.__dict__.get("_signed")] * n_parts)
 
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
         return batches

@@ -112,7 +112,9 @@ class LayerwisePooler(PoolerComposition):
             named = [(f"map{i}", self.poolers) for i in range(len(channels))]
         elif len(named) != len(channels):
             raise ValueError(f"{len(named)} poolers were given for tuples of {len(channels)} maps.")
-        self._start_parts(named, [[count] for count in channels])
+        known = self.__dict__.get("_signed")
+        signed: list[list[bool] | None] = [None] * len(named) if known is None else [[own] for own in known]
+        self._start_parts(named, [[count] for count in channels], signed)
 
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
         return (batches[place],)

@@ -17,8 +17,9 @@ class CroWPooler(SpecPooler):
 
     Parameters
     ----------
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first; without it they are an error.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU); in other maps they are an error.
 
     Attributes
     ----------

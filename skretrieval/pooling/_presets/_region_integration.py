@@ -32,8 +32,9 @@ class RegionIntegrationPooler(SpecPooler):
     whiten : bool, default=True
         False leaves the whitening out: the sum of l2-normalised regions.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first; without it they are an error.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU); in other maps they are an error.
 
     Attributes
     ----------

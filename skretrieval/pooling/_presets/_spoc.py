@@ -19,8 +19,9 @@ class SPoCPooler(SpecPooler):
     center_prior : bool, default=True
         Whether cells are weighted; the paper leaves the prior out for Holidays.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------

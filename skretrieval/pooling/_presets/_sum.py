@@ -12,8 +12,9 @@ class SumPooler(SpecPooler):
 
     Parameters
     ----------
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
