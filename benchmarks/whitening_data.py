@@ -69,7 +69,8 @@ def made_descriptors(
     """Make unit descriptors of objects whose spectrum falls like that of pooled maps, with their labels.
 
     Objects differ along axes whose standard deviations fall as ``rank ** -decay``; photographs of one object differ
-    along the same axes, or along others that fall alike and are shared only by chance. A common mean takes most of the energy, as with maps after a ReLU.
+    along the same axes, or along others that fall alike and are shared only by chance. A common mean takes most of
+    the energy, as with maps after a ReLU.
 
     Parameters
     ----------
