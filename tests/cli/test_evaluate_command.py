@@ -119,6 +119,7 @@ def test_rules_of_the_figures_can_be_chosen(photographs, tmp_path, network_optio
     assert "to the digit" in run("evaluate", "--from", other, "--no-progress")
 
 
+@pytest.mark.filterwarnings("ignore:The scatter of the same-label pairs is singular")  # so few pairs
 @pytest.mark.parametrize("whitening", ["learned", "pca", "auto"])
 def test_whitening_is_scored_on_other_objects(whitening, tmp_path, network_options, run, draw_photograph):
     for number in range(12):
