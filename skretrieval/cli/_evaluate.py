@@ -57,14 +57,22 @@ def add_command(app: typer.Typer, told: Told) -> None:
         whitening: Annotated[
             str | None,
             typer.Option(
-                help="none, pca or learned. [default: the recipe's with --whitening-set, else none]"
+                help="none, auto, pca or learned. [default: the recipe's with --whitening-set, else none]"
             ),
         ] = None,
         whitening_set: Annotated[
             str | None,
             typer.Option(
                 help="Where everything is learned: 'sibling' (Paris6k for Oxford5k ...), a name, or a folder. "
-                "[default: the gallery itself, without its labels]"
+                "[default: see --fit-on]"
+            ),
+        ] = None,
+        fit_on: Annotated[
+            str | None,
+            typer.Option(
+                help="Without --whitening-set: halves (learn on one half of the labels, score the other, both ways) or "
+                "gallery (learn on what is scored, which flatters). [default: halves of labelled photographs where "
+                "whitening or codebooks learn]"
             ),
         ] = None,
         n_components: Annotated[
@@ -145,9 +153,9 @@ def add_command(app: typer.Typer, told: Told) -> None:
             if source is None and dataset is None:
                 raise ValueError("give --dataset, or --from with a result.")
             if source is not None:
-                if kappa or precision or ap:
+                if kappa or precision or ap or fit_on:
                     raise ValueError(
-                        "--kappa, --precision and --ap are those of the result that is run again."
+                        "--kappa, --precision, --ap and --fit-on are those of the result that is run again."
                     )
                 places = {"dataset": dataset, "whitening_set": whitening_set, "distractors": distractors}
                 found, differing = run_again(
@@ -177,6 +185,7 @@ def add_command(app: typer.Typer, told: Told) -> None:
                     pipelines,
                     dataset,
                     whitening_set=whitening_set,
+                    fit_on=fit_on,
                     distractors=distractors,
                     query_params=parse(query_setting, "--query-set"),
                     protocol_params=protocol_options(dataset, kappa, precision, ap),
@@ -268,8 +277,8 @@ def make_pipeline(
 
     if recipe not in recipes.__all__:
         raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(sorted(recipes.__all__))}.")
-    if whitening not in (None, "none", "pca", "learned"):
-        raise ValueError(f"whitening must be none, pca or learned, got {whitening!r}.")
+    if whitening not in (None, "none", "auto", "pca", "learned"):
+        raise ValueError(f"whitening must be none, pca or learned, or auto, got {whitening!r}.")
     function = getattr(recipes, recipe)
     arguments: dict[str, Any] = {}
     if whitening is not None:

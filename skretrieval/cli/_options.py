@@ -36,8 +36,8 @@ EnlargeOption = Annotated[
 WhiteningOption = Annotated[
     str | None,
     typer.Option(
-        help="none, pca, or learned (needs sub-folders as labels). Worth it with many more photographs than "
-        "dimensions. [default: none]"
+        help="none; auto, as far as the number of photographs bears; pca, or learned (needs sub-folders as labels), "
+        "which want twenty photographs and more for each dimension. [default: none]"
     ),
 ]
 ExpandOption = Annotated[

@@ -55,8 +55,8 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
         raise ValueError(
             f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}."
         )
-    if settings["whitening"] not in ("none", "pca", "learned"):
-        raise ValueError(f"whitening must be none, pca or learned, got {settings['whitening']!r}.")
+    if settings["whitening"] not in ("none", "auto", "pca", "learned"):
+        raise ValueError(f"whitening must be none, pca or learned, or auto, got {settings['whitening']!r}.")
     if settings["extractor"] == "kernel" and settings["weights"] != "default":
         raise ValueError(
             "weights are for torchvision networks; the kernel extractor learns from your photographs."

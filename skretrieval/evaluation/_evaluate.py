@@ -18,6 +18,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from .._version import __version__
+from ._halves import choose, run_on_halves, steps_that_learn, told, without_whitening
 from ._photo_set import ENLARGED, SIBLINGS, PhotoSet, enlarge, load_photo_set
 from ._pipelines import device_of, split
 from ._plain import NotPlainError, to_plain
@@ -31,6 +32,7 @@ def evaluate(
     *,
     whitening_set: Any = None,
     whitening_pairs: Any = None,
+    fit_on: str | None = None,
     distractors: Any = None,
     crop_queries: bool = True,
     query_params: Mapping[str, Any] | None = None,
@@ -61,11 +63,16 @@ def evaluate(
     whitening_set : "sibling", str, path or Bunch, default=None
         Where every step before the retriever is fitted: whitening, codebooks, region axes, a network that learns.
         "sibling" is Paris6k for Oxford5k and the reverse, the same for the revisited ones, and Oxford5k for Holidays.
-        Its labels, or groups of mutual positives, are given to steps that learn from labels. None fits on the
-        gallery itself, without its labels.
+        Its labels, or groups of mutual positives, are given to steps that learn from labels. None: see `fit_on`.
 
     whitening_pairs : tuple of two arrays of int, default=None
         Matching photographs of `whitening_set`, for ``LearnedWhitening``.
+
+    fit_on : "gallery", "halves" or None, default=None
+        Where steps are fitted without a `whitening_set`. "halves": on one half of the objects (labels), and the other
+        half is searched and scored, both ways, with and without whitening. "gallery": on the gallery itself, without
+        its labels, which flatters. None takes the halves of labelled photographs if a step besides the extractor
+        learns (whitening, codebooks), and the gallery else, also for published protocols.
 
     distractors : str, path, Bunch or list of them, default=None
         Photographs to add to the gallery.
@@ -110,7 +117,9 @@ def evaluate(
     -------
     evaluation : Evaluation
         Figures with standard errors over queries, those of each query, every setting, versions and hashes;
-        ``to_json`` writes them, and :func:`rerun` does it again.
+        ``to_json`` writes them, and :func:`rerun` does it again. ``record["fitted_on"]`` says what was fitted on what;
+        with "halves" the Pipeline is that of the first half, and ``record["unwhitened"]`` has the figures without
+        whitening.
 
     Warns
     -----
@@ -120,8 +129,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        If a collection cannot be used for what it was given for: no queries to score, no sibling known; or an
-        option is unknown.
+        If a collection cannot be used for what it was given for: no queries to score, no sibling known, no halves
+        (fewer than four labels, or queries of its own) where a step would learn from what is scored; or an option is
+        unknown.
     OSError
         If files are missing; for published collections the message says which and where they go.
     TypeError
@@ -157,19 +167,26 @@ def evaluate(
         data_home=data_home,
         download=download,
     )
+    how = choose(fit_on, [settings], task.photographs, task.learning is not None)
     twice = bool(query_params) and task.whole.queries is None  # gallery items are described for queries again
+    twice = twice or how == "halves"
     given = workspace_for([settings], memory, verbose, twice) if workspace is None else nullcontext(workspace)
+    both = {"query_params": query_params, "protocol_params": protocol_params}
     with given as used:
+        if how == "halves":
+            run = run_on_halves(used, settings, task.photographs, task.added, **both)
+            plain = without_whitening(settings)
+            bare = plain and run_on_halves(used, plain, task.photographs, task.added, **both).metrics
+            return task.evaluation(settings, run, name, None, how, bare)
         overlap = used.overlap(task.photographs, task.learning)
         run = used.run(
             settings,
             task.whole,
             task.learning,
             pairs=whitening_pairs,
-            query_params=query_params,
-            protocol_params=protocol_params,
+            **both,
         )
-    return task.evaluation(settings, run, name, overlap)
+    return task.evaluation(settings, run, name, overlap, how)
 
 
 @dataclass(frozen=True)
@@ -182,8 +199,19 @@ class Task:
     added: list[PhotoSet]
     choices: dict[str, Any]
 
-    def evaluation(self, settings: Pipeline, run: Run, name: str | None, overlap: int | None) -> Evaluation:
+    def evaluation(
+        self,
+        settings: Pipeline,
+        run: Run,
+        name: str | None,
+        overlap: int | None,
+        how: str | None = None,
+        unwhitened: dict[str, Any] | None = None,
+    ) -> Evaluation:
         """Write down what a Pipeline did, and everything that it depends on."""
+        how = how or ("gallery" if self.learning is None else "whitening_set")
+        learning = steps_that_learn(settings)
+        choices = {**self.choices, "fit_on": None if how == "whitening_set" else how}
         record = {
             "name": name or "pipeline",
             "pipeline": _pipeline_record(settings),
@@ -191,7 +219,9 @@ class Task:
             "whitening_set": None if self.learning is None else self.learning.summary(),
             "overlap": overlap,
             "distractors": [more.summary() for more in self.added],
-            "options": to_plain(self.choices),
+            "options": to_plain(choices),
+            "fitted_on": {"how": how, "steps": learning, "told": told(how, learning, unwhitened)},
+            "unwhitened": unwhitened,
             "dimension": run.dimension,
             **device_of(run.pipeline),
             "versions": versions(),
@@ -258,7 +288,8 @@ def compare(
     Returns
     -------
     comparison : Comparison
-        Its table marks what is significantly best (paired randomisation test over queries).
+        Its table marks what is significantly best (paired randomisation test over queries). Where one Pipeline learns
+        and `fit_on` is None, all are scored on the same halves.
 
     Raises
     ------
@@ -280,6 +311,12 @@ def compare(
     if not pipelines:
         raise ValueError("There is no Pipeline to compare.")
     twice = bool(options.get("query_params"))
+    if options.get("fit_on") is None and options.get("whitening_set") is None:
+        # all on the same galleries: halves for all as soon as one of them learns
+        photographs, _ = load(
+            dataset, options.get("data_home"), options.get("download", False), options.get("options")
+        )
+        options["fit_on"] = choose(None, pipelines.values(), photographs, False)
     with workspace_for(pipelines.values(), memory, options.get("verbose", False), twice) as workspace:
         return Comparison(
             [

@@ -64,12 +64,15 @@ def rerun(
     given = {"dataset": dataset, "whitening_set": whitening_set, "distractors": distractors}
     pipelines = [_rebuild(record, weights, trusted) for record in records]
     found = []
-    twice = any(from_plain(record["options"])["query_params"] for record in records)
+    options = [from_plain(record["options"]) for record in records]
+    twice = any(one["query_params"] or one.get("fit_on") == "halves" for one in options)
     with workspace_for(pipelines, memory, verbose, twice) as workspace:
         for record, pipeline in zip(records, pipelines, strict=True):
             sets = {part: _reload(record, part, given[part], data_home, download) for part in given}
             choices = from_plain(record["options"])
             pairs = choices.pop("whitening_pairs")
+            if sets["whitening_set"] is None:  # results from before there was a choice are of the gallery
+                choices.setdefault("fit_on", "gallery")
             again = evaluate(
                 pipeline,
                 sets["dataset"],

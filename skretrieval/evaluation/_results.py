@@ -29,7 +29,8 @@ class Evaluation:
     ----------
     record : dict
         What the file holds: ``name``, ``pipeline`` (every parameter of every step), ``dataset``, ``whitening_set``,
-        ``overlap``, ``distractors``, ``options``, ``versions``, ``device``, ``dtype``, ``weights_fingerprint``,
+        ``overlap``, ``fitted_on``, ``unwhitened``,
+        ``distractors``, ``options``, ``versions``, ``device``, ``dtype``, ``weights_fingerprint``,
         ``failed``, ``seconds``, ``metrics`` and ``per_query``.
     pipeline : Pipeline, default=None
         The fitted Pipeline: what it learned is frozen, so that ``fit`` indexes another gallery without learning
@@ -201,6 +202,9 @@ class Comparison:
         dataset = self.evaluations[0].record["dataset"]
         head = f"{dataset['name']}: {dataset['n_images']} images, {dataset['n_queries']} queries"
         lines = [head, *aligned(self.table())]
+        for evaluation in self.evaluations:
+            if text := evaluation.record.get("fitted_on", {}).get("told"):
+                lines.append(f"{evaluation.name}: {text}")
         first = self.evaluations[0]
         undefined = [metric for metric in first.per_query if _missing(first.metrics[metric]["mean"])]
         if undefined:

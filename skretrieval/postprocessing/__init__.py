@@ -4,6 +4,7 @@ L2 normalisation is scikit-learn's :class:`~sklearn.preprocessing.Normalizer`; n
 repeats it.
 """
 
+from .._linalg import WhiteningWarning as WhiteningWarning
 from ._database_augmentation import DatabaseAugmentation
 from ._learned_whitening import LearnedWhitening
 from ._pca_whitening import PCAWhitening

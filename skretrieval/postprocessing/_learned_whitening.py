@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
 from .._doc_link import DocLinkMixin
-from .._linalg import check_rank, flip_signs, principal_axes, project
+from .._linalg import check_rank, flip_signs, principal_axes, project, warn_if_thin
 from .._region_sets import RegionSetsMixin, reject_region_sets
 
 UNLABELLED = -1
@@ -83,8 +83,9 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
     **Rank.** Only directions in which the rows of X vary at all are used, as in :class:`PCAWhitening`. If
     ``C_S`` is singular there (fewer pairs than dimensions), ``a * trace(C_S) / n_features`` is added to its
     diagonal, with the first a of 1e-10, 1e-9, ... that makes it positive definite to working precision, and
-    a UserWarning says so. More pairs, or a :class:`PCAWhitening` to fewer dimensions before, are the better
-    cure.
+    a UserWarning says so. With fewer than 20 independent differences within objects for each axis (n_c - 1 of a class,
+    or one of a pair) a :class:`WhiteningWarning` tells that a search may become worse.
+    More pairs, or a :class:`PCAWhitening` to fewer dimensions before, are the better cure.
 
     References
     ----------
@@ -147,6 +148,8 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
             axes = principal_axes(X)
             same = same_label_scatter(X, labels, axes.components)
             total = axes.eigenvalues * (len(X) - 1.0) * len(X)
+            counts = np.bincount(labels[labels >= 0])
+            n_differences = int(np.sum(counts[counts > 1] - 1))
         else:
             X = validate_data(self, X, dtype=self._row_dtypes, ensure_min_samples=2)
             queries, positives = _check_pairs(pairs, len(X))
@@ -156,11 +159,15 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
             axes = principal_axes(X, center=center)
             same = pair_scatter(X, queries, positives, axes.components)
             total = axes.eigenvalues * (len(X) - 1.0)
+            n_differences = len(queries)
 
         n_kept = check_rank(axes, "n_components", self.n_components, X.shape[0], X.shape[1], "descriptors")
         # In the coordinates of the principal axes T is diagonal, and directions without any variance are
         # gone.
         same, self.regularization_ = _regularized(same, X.shape[1])
+        warn_if_thin(
+            "LearnedWhitening", n_differences, n_kept, X.shape[1], 1.0, rows="differences within objects"
+        )
         values, vectors = linalg.eigh(np.diag(total), same)
         order = slice(None, -n_kept - 1, -1)
         components = flip_signs(vectors[:, order].T @ axes.components)

@@ -15,10 +15,13 @@ extractor : estimator or None
     VGG16's pool5 at longest side 1024, the size of the photographs of Oxford5k and Paris6k that they leave as they
     are.
 
-whitening : {"pca", "learned"}, transformer or None
+whitening : {"auto", "pca", "learned"}, transformer or None
+    "auto": PCA-whitening with the spectrum shrunk as far as the photographs are few (``PCAWhitening`` with
+    ``shrinkage="size"``), in all dimensions unless `n_components` is given: for your own photographs, of any number.
     "pca": PCA-whitening fitted on what the Pipeline is fitted on (the papers use a sibling collection: fit one there
     and give it here as ``sklearn.frozen.FrozenEstimator``). "learned": discriminative whitening, which needs labels
-    in ``fit``. Whitening wants more photographs than dimensions: with fewer, None serves better.
+    in ``fit``. "pca" and "learned" want twenty photographs or more for
+    each dimension: with fewer, "auto" or None serves better, and a ``WhiteningWarning`` says so.
 
 n_components : int or None
     Dimensions kept by "pca" or "learned". Not given, it is the method's own number, if it has one; None keeps all.

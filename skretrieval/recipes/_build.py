@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 from sklearn.base import BaseEstimator, clone
@@ -63,12 +64,15 @@ def describe_and_search(
     whitening = chosen["whitening"]
     if not isinstance(whitening, str) and settings.get("n_components") is not None:
         raise ValueError(
-            f"n_components={settings['n_components']} is for whitening='pca' or 'learned', not for {whitening!r}."
+            f"n_components={settings['n_components']} is for whitening='pca' or 'learned', not for {whitening!r}; "
+            "'auto' takes it, too."
         )
+    # a method's own number of dimensions is for collections of thousands: "auto" keeps all that nobody cuts
+    wanted = (settings if whitening == "auto" else chosen).get("n_components")
     steps: list[Step] = [("normalizer", Normalizer())]
     if whitening is not None:
         named = isinstance(whitening, str)
-        whitener = _by_name(whitening)(chosen.get("n_components")) if named else _copy(whitening)
+        whitener = _by_name(whitening)(wanted) if named else _copy(whitening)
         steps += [("whitening", whitener), ("whitened_normalizer", Normalizer())]
     return in_a_row(pooler, steps, retriever, **chosen)
 
@@ -131,9 +135,15 @@ def in_a_row(
 
 
 def _by_name(whitening: str) -> Any:
-    known = {"pca": PCAWhitening, "learned": LearnedWhitening}
+    known = {
+        "auto": partial(PCAWhitening, shrinkage="size"),
+        "pca": PCAWhitening,
+        "learned": LearnedWhitening,
+    }
     if whitening not in known:
-        raise ValueError(f"whitening must be 'pca', 'learned', a transformer or None, got {whitening!r}.")
+        raise ValueError(
+            f"whitening must be 'pca', 'learned', 'auto', a transformer or None, got {whitening!r}."
+        )
     return known[whitening]
 
 

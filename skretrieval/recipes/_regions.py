@@ -132,7 +132,8 @@ def regional_second_order(
         Of :class:`~skretrieval.pooling.RegionalSecondOrderPooler`.
     **settings
         See the package. The method is whitened inside the pooler, to 512 dimensions unless `n_components` says
-        otherwise: `whitening` can only be "pca".
+        otherwise: `whitening` can only be "pca", or "auto", which is the same here: nothing is left of the method
+        without it.
 
     Returns
     -------
@@ -149,7 +150,7 @@ def regional_second_order(
     Jeong, Choo, Seo, Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017, eqs 1-8.
     """
     whitening = settings.get("whitening", "pca")
-    if whitening != "pca":
+    if whitening not in ("auto", "pca"):
         raise ValueError(
             f"regional_second_order whitens in its pooler: whitening must be 'pca', got {whitening!r}."
         )

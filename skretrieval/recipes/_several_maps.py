@@ -169,9 +169,10 @@ def multi_resolution_pfa(
     random_state : int, RandomState instance or None, default=None
         Of the feature selection, whose result depends on it by nature.
     **settings
-        See the package. The method selects instead of whitening: `whitening` can only be None, and `n_components`
-        is `n_features` here. With `local` an `extractor` of yours must be a `ConvFeatureExtractor` whose network
-        classifies, with the layer that the classifier sees as the first; the mask follows it.
+        See the package. The method selects instead of whitening: `whitening` can only be None, or "auto", which
+        is the same here, and `n_components` is `n_features`. With `local` an `extractor` of yours must be a
+        `ConvFeatureExtractor` whose network classifies, with the layer that the classifier sees as the first; the
+        mask follows it.
 
     Returns
     -------
@@ -188,6 +189,8 @@ def multi_resolution_pfa(
     Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
     Workshops 2017, section 3.4, Algorithm 1; section 4.1 for the distances.
     """
+    if settings.get("whitening") == "auto":
+        settings["whitening"] = None
     given = [name for name in ("whitening", "n_components") if settings.get(name) is not None]
     if given:
         raise ValueError(

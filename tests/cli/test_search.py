@@ -200,3 +200,11 @@ def test_names_steer_no_terminal_and_show_on_every_one(tmp_path, draw_photograph
     missing = subprocess.run([*command, "no\x1b[31mX"], capture_output=True, env=environment, timeout=120)
     assert missing.returncode == 1
     assert b"\x1b" not in missing.stderr
+
+
+def test_whitening_by_the_number_of_photographs_is_indexed(photographs, tmp_path, network_options, run):
+    out = tmp_path / "index"
+    asked = ["--out", out, "--whitening", "auto", "--no-progress", *network_options]
+    assert "wants" not in run("index", photographs, *asked), "it never warns"
+    query = sorted(photographs.rglob("*.png"))[3]
+    assert query.name in run("search", out, query).splitlines()[1]

@@ -16,7 +16,12 @@ from skretrieval import metrics, recipes
 from skretrieval.datasets import load_image_folder
 from skretrieval.evaluation import compare, evaluate
 from skretrieval.pooling import RMACPooler
-from skretrieval.postprocessing import DatabaseAugmentation, LearnedWhitening, PCAWhitening
+from skretrieval.postprocessing import (
+    DatabaseAugmentation,
+    LearnedWhitening,
+    PCAWhitening,
+    WhiteningWarning,
+)
 from skretrieval.retrieval import NearestNeighborsRetriever
 
 
@@ -121,8 +126,9 @@ def test_photographs_both_learned_from_and_tested_on_are_told(folder, make_folde
     }
     with pytest.warns(UserWarning, match=r"1 of 12 test images are in the whitening set of 10") as told:
         found = compare(pipelines, folder, whitening_set=there)
-    assert len(told) == 1
+    assert sum("test images are in" in str(one.message) for one in told) == 1
     assert found["a"].record["overlap"] == found["b"].record["overlap"] == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", WhiteningWarning)
         assert evaluate(pipelines["a"], folder, whitening_set=other_folder).record["overlap"] == 0

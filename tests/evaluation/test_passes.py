@@ -57,11 +57,11 @@ def test_each_photograph_goes_through_the_network_once(folder, log):
         "rmac": recipes.rmac(extractor=extractor),
         "expanded": recipes.gsw(extractor=extractor, whitening=None, expand=2),
     }
-    found = compare(pipelines, folder)
+    found = compare(pipelines, folder, fit_on="gallery")
     assert log() == 12
     assert [evaluation.name for evaluation in found] == list(pipelines)
     assert str(found["expanded"].metrics) != str(found["gsw"].metrics)
-    alone = evaluate(pipelines["grmac"], folder)
+    alone = evaluate(pipelines["grmac"], folder, fit_on="gallery")
     assert not alone.differences(found["grmac"])
 
 
@@ -81,7 +81,8 @@ def test_a_pipeline_takes_each_photograph_through_a_network_once(
     pooler, elsewhere, folder, other_folder, extractor, log
 ):
     pipeline = POOLERS_THAT_LEARN[pooler](extractor)
-    found = evaluate(pipeline, folder, whitening_set=other_folder if elsewhere else None)
+    where = {"whitening_set": other_folder} if elsewhere else {"fit_on": "gallery"}
+    found = evaluate(pipeline, folder, **where)
     assert log() == (30 if elsewhere else 12)
     assert found.pipeline.named_steps["extractor"].memory is None
     assert found.record["overlap"] == (0 if elsewhere else None)
@@ -89,11 +90,11 @@ def test_a_pipeline_takes_each_photograph_through_a_network_once(
 
 def test_queries_with_own_parameters_are_not_extracted_again(folder, extractor, log):
     pipeline = recipes.gem(extractor=extractor, n_components=4)
-    usual = evaluate(pipeline, folder)
+    usual = evaluate(pipeline, folder, fit_on="gallery")
     before = log()
-    pooled = evaluate(pipeline, folder, query_params={"pooler__p": 5})
+    pooled = evaluate(pipeline, folder, fit_on="gallery", query_params={"pooler__p": 5})
     assert pooled.metrics["map"] != usual.metrics["map"]
-    whitened = evaluate(pipeline, folder, query_params={"normalizer__norm": "max"})
+    whitened = evaluate(pipeline, folder, fit_on="gallery", query_params={"normalizer__norm": "max"})
     assert whitened.record["options"]["dict"]["query_params"]["dict"] == {"normalizer__norm": "max"}
     assert log() == before + 2 * 12
     assert pooled.pipeline.named_steps["extractor"].memory is None

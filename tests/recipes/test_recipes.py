@@ -76,7 +76,7 @@ def network(**params):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("whitening", [None, "pca", "learned"])
+@pytest.mark.parametrize("whitening", [None, "auto", "pca", "learned"])
 def test_every_recipe_finds_the_gallery_itself(name, whitening):
     gallery = pictures(8) + pictures(8, seed=1)
     y = np.arange(16) // 4  # 12 same-label directions for 10 channels
@@ -121,6 +121,12 @@ def test_gsw_is_the_papers_system():
 def test_whitening_is_chosen():
     assert isinstance(recipes.crow(whitening="learned").named_steps["whitening"], LearnedWhitening)
     assert "whitening" not in recipes.crow(whitening=None).named_steps
+    by_size = recipes.spoc(whitening="auto").named_steps["whitening"]
+    assert (by_size.shrinkage, by_size.n_components) == ("size", None)  # not the paper's 256
+    assert recipes.spoc(whitening="auto", n_components=9).named_steps["whitening"].n_components == 9
+    assert not recipes.rmac(whitening="auto").named_steps["pooler"].whiten
+    assert "whitening" not in recipes.multi_resolution_pfa(whitening="auto").named_steps
+    assert "whitening" not in recipes.regional_second_order(whitening="auto").named_steps
     assert recipes.spoc().named_steps["whitening"].n_components == 256
     assert recipes.spoc(n_components=None).named_steps["whitening"].n_components is None
     pca = recipes.gem(whitening=PCA(3, whiten=True)).named_steps["whitening"]

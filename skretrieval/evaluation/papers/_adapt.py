@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ...metrics import ground_truth_from_labels
 from .._encoders import stand_in
 from .._evaluate import seeded
 from .._photo_set import PhotoSet
@@ -18,38 +16,6 @@ from ._tables import build
 _WORDS = 16  # of a codebook for each photograph, at most
 _KERNEL_CHANNELS = 128  # of the kernel extractor, which is not fitted yet
 _PAPER_CHANNELS = {("layer4",): 2048, ("layer3",): 1024, ("layer4", "layer3"): 3072}
-
-
-def split_in_halves(photographs: PhotoSet) -> list[np.ndarray]:
-    """Split labelled photographs in two by label: the positions of each half.
-
-    Raises
-    ------
-    ValueError
-        If there are no labels, or too few.
-    """
-    if photographs.protocol != "labels" or photographs.labels is None or photographs.queries is not None:
-        raise ValueError(f"{photographs.name}: labels are needed (sub-folders), and no queries of its own.")
-    labels = np.asarray(photographs.labels)
-    names, counts = np.unique(labels, return_counts=True)
-    if np.count_nonzero(counts > 1) < 4:
-        raise ValueError(f"{photographs.name}: at least four labels with two photographs each are needed.")
-    first = np.isin(labels, names[::2])
-    return [np.flatnonzero(first), np.flatnonzero(~first)]
-
-
-def subset(photographs: PhotoSet, positions: np.ndarray) -> PhotoSet:
-    """Return labelled photographs at some positions, a collection of its own."""
-    labels = np.asarray(photographs.labels)[positions]
-    return replace(
-        photographs,
-        images=[photographs.images[i] for i in positions],
-        labels=labels,
-        query_indices=np.arange(len(positions)),
-        ground_truth=ground_truth_from_labels(labels),
-        source=None,
-        _digest=[],
-    )
 
 
 class Adapter:

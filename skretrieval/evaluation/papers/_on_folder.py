@@ -14,10 +14,11 @@ from sklearn.pipeline import Pipeline
 
 from ...metrics import leave_one_out_map, standard_error
 from .._evaluate import evaluate
+from .._halves import split_in_halves, subset
 from .._photo_set import PhotoSet, load_photo_set
 from .._plain import settings_key
 from .._workspace import Workspace, workspace_for
-from ._adapt import Adapter, split_in_halves, subset
+from ._adapt import Adapter
 from ._folder_results import FolderReproduction, FolderRow, FolderSweep
 from ._tables import Sweep, TableRow, paper_sweeps, paper_tables
 

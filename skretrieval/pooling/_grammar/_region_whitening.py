@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..._linalg import StreamedAxes, WhiteningAxes, check_rank
+from ..._linalg import StreamedAxes, WhiteningAxes, check_rank, warn_if_thin
 
 
 class RegionWhitening:
@@ -39,6 +39,8 @@ class RegionWhitening:
                 f"whiten=True needs at least 2 regions with activations to learn from, found {self._rows.n_rows} "
                 f"(n_samples={n_samples}, n_features={n_features})."
             )
+        n_rows = self._rows.n_rows
         axes = self._rows.finish(n_components)
-        check_rank(axes, "n_components", n_components, n_samples, n_features, "regions")
+        n_kept = check_rank(axes, "n_components", n_components, n_samples, n_features, "regions")
+        warn_if_thin("whiten=True", n_rows, n_kept, n_features, 1.0, rows=f"regions of {n_samples} image(s)")
         return axes.whitening()

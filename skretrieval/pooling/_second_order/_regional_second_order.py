@@ -12,7 +12,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ..._linalg import StreamedAxes, check_rank
+from ..._linalg import StreamedAxes, check_rank, warn_if_thin
 from .._engine._base import BasePooler
 from .._engine._batches import BATCH_BYTES, Batch, RegionRows, iter_batches, n_entries
 from .._engine._collected import RegionSets
@@ -129,7 +129,8 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     moments and whitening are computed in float64.
 
     Whitening wants many more images than `n_components`: the paper's 512 are for thousands. With as many dimensions
-    as the data has, whitened vectors of the fit are all equally far from one another. A warning tells when
+    as the data has, whitened vectors of the fit are all equally far from one another: a ``WhiteningWarning`` tells of
+    fewer than 20 regions for each component, and another warning when
     `n_components` (or `n_local`) cannot be reached.
 
     References
@@ -328,12 +329,15 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     def _finish(self, state: Gathered, X: Any) -> Gathered | None:
         name = "n_local" if state.local else "n_components"
         wanted = self._n_local if state.local else self.n_components
+        n_rows = state.axes.n_rows
         found = state.axes.finish(wanted)
-        check_rank(found, name, wanted, n_entries(X), self.n_features_in_)
+        n_kept = check_rank(found, name, wanted, n_entries(X), self.n_features_in_)
         if state.local:
             self.local_axes_ = found.components
             self.n_local_ = len(found.components)
             return Gathered(StreamedAxes(), local=False, masks=state.masks)
+        rows = f"regions of {n_entries(X)} image(s)"
+        warn_if_thin("RegionalSecondOrderPooler", n_rows, n_kept, len(found.mean), 1.0, rows=rows)
         self.region_whitening_ = found.whitening()
         self.n_components_ = self._n_features_out = len(found.components)
         return None

@@ -13,8 +13,9 @@ from skretrieval.evaluation import (
     reproduce_on_folder,
     stand_in,
 )
+from skretrieval.evaluation._halves import split_in_halves
 from skretrieval.evaluation._photo_set import load_photo_set
-from skretrieval.evaluation.papers._adapt import Adapter, split_in_halves
+from skretrieval.evaluation.papers._adapt import Adapter
 from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor
 from skretrieval.metrics import leave_one_out_map
 
