@@ -213,7 +213,9 @@ def maps_report(options: argparse.Namespace) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--maps", type=int, default=100_000, help="0 leaves this part out; otherwise at least 2")
+    parser.add_argument(
+        "--maps", type=int, default=100_000, help="0 leaves this part out; otherwise at least 2"
+    )
     parser.add_argument("--python", type=int, default=10_000, help="images of the part from Python, at most")
     parser.add_argument("--kills", type=int, default=4, help="in the first half; one more in the last phase")
     parser.add_argument("--sample", type=int, default=2000, help="images that are indexed once more")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._terminal import printable, progress_bar
 from ._options import (
     DeviceOption,
     ExpandOption,
@@ -204,8 +205,6 @@ def _run(reports: Iterator[UpdateReport], progress: bool) -> UpdateReport:
 
 
 def _bar(report: UpdateReport) -> Any:
-    from .._io import progress_bar
-
     return progress_bar(total=report.total, unit="image")
 
 
@@ -308,7 +307,5 @@ def _lines(found: dict[str, Any], verify: bool) -> Iterator[tuple[str, str]]:
 
 def _printed(path: Any) -> str:
     """Make a path printable, whatever bytes it holds and whatever this terminal can show."""
-    from ..index import printable
-
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return printable(str(path)).encode(encoding, "backslashreplace").decode(encoding)

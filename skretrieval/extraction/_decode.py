@@ -191,6 +191,10 @@ class Facts(NamedTuple):
         Of the upright photograph, in pixels.
     taken : str or None
         When, as YYYY-MM-DD HH:MM:SS.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     width: int | None

@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ._table import IMAGES, printable
+from .._terminal import printable
+from ._table import IMAGES
 
 #: What conditions may name: columns, and how they compare.
 FIELDS: dict[str, Any] = {

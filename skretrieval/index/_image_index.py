@@ -24,7 +24,8 @@ from ._table import (
     put_settings,
     transaction,
 )
-from ._update import Update, UpdateReport, root_of
+from ._update import Update, UpdateReport
+from ._walk import root_of
 from ._writer import Updates, writer
 
 
@@ -55,6 +56,11 @@ class ImageIndex(Reader):
         If there is no index.
     ValueError
         If the index is damaged or a newer release wrote it; the message says what, and what to do.
+
+    Notes
+    -----
+    Threads: any number may search one index and look at it, also while one updates it; of several that would
+    change it at the same time, the others are refused with an error.
 
     Examples
     --------

@@ -21,9 +21,10 @@ from sklearn.pipeline import Pipeline
 from .. import extraction, pooling, postprocessing, retrieval
 from .._io import atomic_write, hash_bytes
 from .._linalg import WhiteningAxes
+from .._terminal import printable
 from ..extraction import ConvFeatureExtractor
 from ._rows import sync_folder
-from ._table import FILES, OUR_NAME, IndexDamagedError, check_is_regular, printable, transaction
+from ._table import FILES, OUR_NAME, IndexDamagedError, check_is_regular, transaction
 
 _LARGEST_MODEL, _LARGEST_WEIGHTS = 2**31, 2**36  # bytes; skops unpacks a file in memory
 

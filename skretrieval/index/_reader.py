@@ -11,11 +11,12 @@ import numpy as np
 import sqlalchemy as sa
 from sklearn.pipeline import Pipeline
 
+from .._terminal import printable
 from ..extraction import ImageCrop
 from . import _gallery, _info, _models
 from ._creation import folder_of
 from ._results import SearchResults, path_of, results_of
-from ._table import IMAGES, IndexDamagedError, open_engine, printable, stamp, transaction
+from ._table import IMAGES, IndexDamagedError, open_engine, stamp, transaction
 
 T = TypeVar("T")
 

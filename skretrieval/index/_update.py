@@ -16,10 +16,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from .._io import hash_bytes
+from .._terminal import printable
 from ..extraction import read_facts, read_file
 from ._encoder import describe
 from ._rows import append, new_file, note_row_file, put_row_file, row_file
-from ._table import IMAGES, given_path, printable, put_settings, settings_of, stored_path, transaction
+from ._table import IMAGES, given_path, put_settings, settings_of, stored_path, transaction
 from ._walk import Entry, Walk
 
 # What an interruption can cost at most: a batch of about so many seconds, within so many photographs and bytes.
@@ -60,6 +61,10 @@ class UpdateReport:
         Files that are no photographs, by suffix.
     seconds : float
         Wall clock.
+
+    Notes
+    -----
+    Threads: the one that updates changes it; others may read it meanwhile.
     """
 
     phase: str = "looking"
@@ -233,9 +238,7 @@ class Update:
             while waiting:
                 batch = [reading.result() for reading in waiting]
                 start += len(batch)
-                waiting = [
-                    pool.submit(self._read, entry) for entry in _together(todo[start : start + size])
-                ]
+                waiting = [pool.submit(self._read, entry) for entry in _together(todo[start : start + size])]
                 began = time.perf_counter()
                 yield batch
                 seconds = max(time.perf_counter() - began, 1e-3)
@@ -362,21 +365,6 @@ class Update:
             if given_path(path) in gone:
                 return given_path(path)
         return None
-
-
-def root_of(folder: str | os.PathLike | None, before: str | None, moved: bool) -> Path:
-    """Return the folder of photographs, which is that of the last update unless told otherwise."""
-    if folder is None:
-        if before is None:
-            raise ValueError("Say which folder of photographs: the index has none yet.")
-        return Path(before)
-    root = Path(folder).resolve()
-    if before is not None and str(root) != before and not moved:
-        raise ValueError(
-            f"This is the index of {printable(before)}, not of {printable(str(root))}. Say moved=True, or "
-            "--folder-moved, if the photographs were moved there."
-        )
-    return root
 
 
 def _is_below(path: str, folders: Collection[str]) -> bool:

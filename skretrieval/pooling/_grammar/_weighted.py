@@ -78,6 +78,11 @@ class WeightedPooler(TermParameters, SpecPooler):
     region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     The functions behind the names, in ``skretrieval.pooling.spatial``, ``channel``, ``regions`` and ``reductions``,
