@@ -239,7 +239,7 @@ def main() -> None:
         "# Streaming at size",
         "",
         f"`python benchmarks/streaming.py --images {options.images} --maps {options.maps} --python "
-        f"{options.python}`, {os.cpu_count()} cores "
+        f"{options.python} --kills {options.kills}`, {os.cpu_count()} cores "
         f"({platform.machine()}), load {load:.1f} at the start.",
         "",
         "Anonymous memory is what the process holds; resident memory counts mapped pages of files too (libraries, and "

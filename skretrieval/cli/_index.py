@@ -164,7 +164,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
             if html is not None:
                 results, seconds = found[0]
                 told_of = {"index": _printed(index), "images": len(opened), "seconds": f"{seconds:.3f}"}
-                page = results.save_html(html, **told_of, **opened.info()["settings"])
+                page = results.save_html(html, **told_of, **opened.settings)
                 typer.echo(f"Page: {_printed(page.resolve())}", err=as_json or as_csv or null)
             if not any(len(results) for results, _ in found):
                 raise typer.Exit(NOTHING_FOUND)

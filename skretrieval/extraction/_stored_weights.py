@@ -124,7 +124,7 @@ def _with_stored_tensors(backbone: Any) -> Any:
         return backbone
     memo: dict[int, Any] = {}
     for part in parts:
-        for tensor in (*part._parameters.values(), *part._buffers.values()):
+        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
             usual = type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout is torch.strided
             if usual and not tensor.is_quantized and not tensor.is_meta:
                 memo[id(tensor)] = StoredTensor(tensor)
@@ -135,7 +135,7 @@ def _put_tensors(backbone: Any) -> None:
     """Undo :func:`_with_stored_tensors` in its copy."""
     module = _module_in(backbone)
     for part in () if module is None else module.modules():
-        for own in (part._parameters, part._buffers):
+        for own in (vars(part)["_parameters"], vars(part)["_buffers"]):
             own |= {name: kept.tensor for name, kept in own.items() if isinstance(kept, StoredTensor)}
 
 

@@ -244,6 +244,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 def _write(folder: Path, file: str, content: bytes) -> None:
+    """Write a file under the name that was noted: another one, as for an atomic write, a kill would leave unknown."""
     if _holds(folder / file, content):
         return
     (folder / file).unlink(missing_ok=True)

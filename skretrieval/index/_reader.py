@@ -198,6 +198,11 @@ class Reader:
 
         return self._in_one_state(look)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, as :meth:`ImageIndex.create` was told; :meth:`info` tells more, and counts."""
+        return self._in_one_state(lambda connection, settings: settings["settings"])
+
     def skipped(self) -> dict[str, str]:
         """Return the files that could not be read, as they are printed, and why."""
         chosen = sa.select(IMAGES.c.name, IMAGES.c.reason).where(IMAGES.c.reason.is_not(None))
