@@ -23,7 +23,16 @@ NARROW = {
 # What stands on the stages, each on those before it.
 ON_TOP = ["recipes", "inspection", "evaluation", "index", "serve", "cli"]
 # What every package may use. Packages of these names export what is shared in their __init__.
-SHARED = {"_average_precision", "_cache", "_doc_link", "_io", "_linalg", "_region_sets", "_version"}
+SHARED = {
+    "_average_precision",
+    "_cache",
+    "_doc_link",
+    "_io",
+    "_linalg",
+    "_region_sets",
+    "_terminal",
+    "_version",
+}
 PUBLIC = [*ORDER, *ON_TOP, "utils"]
 MAX_LINES = 400
 

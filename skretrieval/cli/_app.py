@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from .._terminal import printable
 from .._version import __version__
 from . import _evaluate, _index, _reproduce
 from ._options import (
@@ -122,10 +123,7 @@ class _Echo(logging.Handler):
 
 def _escaped(text: object) -> str:
     """Return a text without what steers a terminal; its lines stay."""
-    return "\n".join(
-        "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in line)
-        for line in str(text).split("\n")
-    )
+    return "\n".join(printable(line) for line in str(text).split("\n"))
 
 
 @contextlib.contextmanager

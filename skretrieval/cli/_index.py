@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._terminal import printable, progress_bar
 from ._options import (
     DeviceOption,
     EnlargeOption,
@@ -165,7 +166,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
             if html is not None:
                 results, seconds = found[0]
                 told_of = {"index": _printed(index), "images": len(opened), "seconds": f"{seconds:.3f}"}
-                page = results.save_html(html, **told_of, **opened.info()["settings"])
+                page = results.save_html(html, **told_of, **opened.settings)
                 typer.echo(f"Page: {_printed(page.resolve())}", err=as_json or as_csv or null)
             if not any(len(results) for results, _ in found):
                 raise typer.Exit(NOTHING_FOUND)
@@ -206,8 +207,6 @@ def _run(reports: Iterator[UpdateReport], progress: bool) -> UpdateReport:
 
 
 def _bar(report: UpdateReport) -> Any:
-    from .._io import progress_bar
-
     return progress_bar(total=report.total, unit="image")
 
 
@@ -310,7 +309,5 @@ def _lines(found: dict[str, Any], verify: bool) -> Iterator[tuple[str, str]]:
 
 def _printed(path: Any) -> str:
     """Make a path printable, whatever bytes it holds and whatever this terminal can show."""
-    from ..index import printable
-
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return printable(str(path)).encode(encoding, "backslashreplace").decode(encoding)

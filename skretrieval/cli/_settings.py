@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from .. import recipes
 from ..extraction import ConvFeatureExtractor, ConvKernelExtractor
-from ..index import ImageIndex
+from ..index import ImageIndex, IndexDamagedError
 
 #: The options that decide what an index holds, with their defaults.
 DEFAULTS: dict[str, Any] = {
@@ -107,7 +107,7 @@ def open_or_create(
     options : mapping
         Options of `DEFAULTS`; None leaves the index's, or the default.
     rebuild : bool, default=False
-        Empty an index that is there, and let it have other options.
+        Begin anew in place of an index that is there, damaged or not; it may have other options.
     trust : collection of str
         Types that its Pipeline may hold besides the usual ones.
 
@@ -125,15 +125,20 @@ def open_or_create(
     """
     try:
         index = ImageIndex(out, trust=trust)
-    except FileNotFoundError:
+        if rebuild:
+            settings = resolve_settings(options)
+            index.reset(make_pipeline(settings), settings=settings)
+            return index
+    except (FileNotFoundError, IndexDamagedError) as error:
+        is_damaged = isinstance(error, IndexDamagedError)
+        if is_damaged and not rebuild:
+            raise
         settings = resolve_settings(options)
-        return ImageIndex.create(out, make_pipeline(settings), settings=settings, trust=trust)
-    if rebuild:
-        settings = resolve_settings(options)
-        index.reset(make_pipeline(settings), settings=settings)
-        return index
+        return ImageIndex.create(
+            out, make_pipeline(settings), settings=settings, trust=trust, rebuild=is_damaged
+        )
     try:
-        resolve_settings(options, index.info()["settings"])
+        resolve_settings(options, index.settings)
     except ValueError as error:
         raise ValueError(f"{out}: {error} Give another --out, or --rebuild to start anew.") from error
     return index

@@ -161,6 +161,9 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     parameters, of those defined elsewhere, and of :class:`~skretrieval.pooling.ClassActivationMask` and what
     contains it.
 
+    Threads: any number may use one fitted extractor and its maps at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     Examples
     --------
     >>> import numpy as np

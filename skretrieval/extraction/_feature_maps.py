@@ -13,7 +13,7 @@ import torch
 from joblib import cpu_count, effective_n_jobs
 
 from .._cache import host_arrays, to_half
-from .._io import progress_bar
+from .._terminal import progress_bar
 from ._images import UnreadableImageWarning, image_name
 
 TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
@@ -89,6 +89,8 @@ class FeatureMaps:
 
     ``maps[i]`` is an array of shape (C, H_i, W_i), or a tuple of arrays when the extractor has several layers or
     resolutions. ``maps[a:b]``, ``maps[index_array]``, ``maps[mask]`` and ``maps[key, ...]`` are again lazy.
+
+    Threads: any number may go through one at the same time; ``failed_`` is that of the pass that began last.
     """
 
     def __init__(self, extractor: Any, images: list, positions: np.ndarray | None = None) -> None:

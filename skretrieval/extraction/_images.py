@@ -69,7 +69,8 @@ class _naming:
             raise ValueError(f"{where}: there is not enough memory to read it.") from error
         if isinstance(error, Image.UnidentifiedImageError):
             raise ValueError(f"{where}: not an image file, or an empty one.") from error
-        reason = str(error).removesuffix(".") or type(error).__name__
+        text = " ".join(str(error).split())  # some decoders break lines
+        reason = text.removesuffix(".") or type(error).__name__
         raise ValueError(f"{where}: cannot be read as an image: {reason}.") from error
 
 

@@ -162,6 +162,9 @@ class ConvKernelExtractor(BaseExtractor):
     is exactly 0, so poolers that count zeros (SJW, CroW) have little to count: GeM, R-MAC and GR-MAC suit these
     maps better.
 
+    Threads: any number may use one fitted extractor and its maps at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     .. [1] J. Mairal, P. Koniusz, Z. Harchaoui, C. Schmid, "Convolutional kernel networks", NIPS 2014.

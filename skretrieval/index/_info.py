@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from .._terminal import printable
 from .._version import __version__
 from . import _models
 from ._gallery import check_rows, live_rows
@@ -28,7 +29,6 @@ from ._table import (
     OUR_NAME,
     IndexDamagedError,
     given_path,
-    printable,
     settings_of,
 )
 

@@ -11,11 +11,12 @@ import numpy as np
 import sqlalchemy as sa
 from sklearn.pipeline import Pipeline
 
+from .._terminal import printable
 from ..extraction import ImageCrop
 from . import _gallery, _info, _models
 from ._creation import folder_of
 from ._results import SearchResults, path_of, results_of
-from ._table import IMAGES, IndexDamagedError, open_engine, printable, stamp, transaction
+from ._table import IMAGES, IndexDamagedError, open_engine, stamp, transaction
 
 T = TypeVar("T")
 
@@ -196,6 +197,11 @@ class Reader:
             return _info.info_of(connection, self.where)
 
         return self._in_one_state(look)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, as :meth:`ImageIndex.create` was told; :meth:`info` tells more, and counts."""
+        return self._in_one_state(lambda connection, settings: settings["settings"])
 
     def skipped(self) -> dict[str, str]:
         """Return the files that could not be read, as they are printed, and why."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from .._terminal import printable
 from ..extraction import ImageCrop
 from ..inspection import results_page
 from ._gallery import Found
-from ._table import IMAGES, given_path, printable
+from ._table import IMAGES, given_path
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class SearchResults:
         When, as YYYY-MM-DD HH:MM:SS, where the camera says so.
     metric : str
         By which they were compared.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     query: Any

@@ -76,6 +76,9 @@ class BoWPooler(NearestWordPooler):
     The words are started from random descriptors: k-means++ needs time quadratic in the number of words.
     The paper uses conv5_1 of VGG16 at 336 x 256 pixels, a 21 x 16 map.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Mohedano, Salvador, McGuinness, Marques, O'Connor, Giro-i-Nieto, "Bags of local convolutional features for

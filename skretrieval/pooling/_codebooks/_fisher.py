@@ -83,6 +83,11 @@ class FisherVectorPooler(VisualWordPooler):
     n_features_in_ : int
         Channels K of the maps.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Perronnin, Sanchez, Mensink, "Improving the Fisher kernel for large-scale image classification", ECCV 2010,

@@ -89,6 +89,9 @@ class TEmbeddingPooler(CodebookPooler):
     A descriptor that coincides with an anchor has no direction from it: that part of R(x) is zero. Components
     without variance are left out too, so few training descriptors give a shorter result.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Jegou, Zisserman, "Triangulation embedding and democratic aggregation for image search", CVPR 2014, sections 3

@@ -66,6 +66,11 @@ class VLADPooler(NearestWordPooler):
     n_features_in_ : int
         Channels K of the maps.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Jegou, Douze, Schmid, Perez, "Aggregating local descriptors into a compact image representation", CVPR 2010.

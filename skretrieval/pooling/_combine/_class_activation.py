@@ -72,6 +72,9 @@ class ClassActivationMask(BasePooler):
     Seddati et al. (2017) find that the local descriptors do not help (93.97 instead of 93.98 on
     Holidays). A nonlinearity between classifier and average (SqueezeNet) is left out.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV

@@ -56,6 +56,9 @@ class PoolerFusion(PoolerComposition):
     whole image and that of its most telling cells (:class:`ClassActivationMask`) in this way. Containers of
     ``set_output`` are no use for it.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International

@@ -60,6 +60,9 @@ class LayerwisePooler(PoolerComposition):
     time. Their default is an infinite exponent with l2-normalised descriptors, ``combine="max"``; their finite
     exponent, 10, goes with descriptors as they are, ``combine="power_mean", norm=None``.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV

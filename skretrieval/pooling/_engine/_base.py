@@ -61,6 +61,9 @@ class BasePooler(  # type: ignore[call-arg]
     Descriptors of classes outside this package are never cached on disk: a function has the same name after its body
     was changed.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     Examples
     --------
     The standard deviation of each channel, to a power:

@@ -93,6 +93,9 @@ class WeightedPooler(TermParameters, SpecPooler):
     "saliency", "sparsity", ...) refuse negative values with a ValueError. With True, a UserWarning says once that the
     maps of a network of both signs are cut.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     The functions behind the names, in ``skretrieval.pooling.spatial``, ``channel``, ``regions`` and ``reductions``,

@@ -46,6 +46,11 @@ class AdaptiveGaussianPooler(SpecPooler):
     n_features_in_ : int
         Channels K of the maps.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Wang, Zhu, Pang, Li, Li, Qian, "Adaptive co-weighting deep convolutional features for object retrieval", ICME

@@ -30,6 +30,9 @@ class CroWPooler(SpecPooler):
     -----
     eps is 1e-6. With one channel the channel weight is log 1 = 0, so is the descriptor, as in the authors' code.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features",

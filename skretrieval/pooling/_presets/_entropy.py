@@ -57,6 +57,9 @@ class EntropyPooler(BoxesMixin, BasePooler):
 
     A channel that is constant over the map has no entropy, and a single cell neither: such maps give zero.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Liu, Gou, Guo, Zhang, Zhao, Zhou, "Fusing feature distribution entropy with R-MAC features in image retrieval",

@@ -36,6 +36,9 @@ class GeMPooler(SpecPooler):
     Activations are cut at 0, not at 1e-6 as in the authors' code, which turns empty maps into uniform
     descriptors.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", IEEE Transactions on Pattern

@@ -21,6 +21,11 @@ class MACPooler(SpecPooler):
     n_features_in_ : int
         Channels K of the maps.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Razavian, Sullivan, Carlsson, Maki, "Visual instance retrieval with deep convolutional networks", arXiv:1412.6574,

@@ -63,6 +63,9 @@ class PartWeightedPooler(BasePooler):
     SBA, by the same authors, describes the same construction; what its tuning changes is not known, so this is PWA
     as published. The papers go on with l2, PCA-whitening to 4096 dimensions and l2.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Xu, Shi, Qi, Wang, Xiao, "Unsupervised part-based weighting aggregation of deep convolutional features for image

@@ -50,6 +50,9 @@ class RegionIntegrationPooler(SpecPooler):
     become a direction of its own. The paper's Table 1 names Oxford5k
     and L = 3 as the best, but shows Paris6k's values and L = 2 ahead; the default stays 3.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Liao, Fan, Zheng, Lin, Cao, "Image retrieval based on the weighted and regional integration of CNN features", KSII

@@ -42,6 +42,11 @@ class RMACPooler(SpecPooler):
     region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Tolias, Sicre, Jegou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR 2016.

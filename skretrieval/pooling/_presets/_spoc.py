@@ -28,6 +28,11 @@ class SPoCPooler(SpecPooler):
     n_features_in_ : int
         Channels K of the maps.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Babenko, Lempitsky, "Aggregating deep convolutional features for image retrieval", ICCV 2015.

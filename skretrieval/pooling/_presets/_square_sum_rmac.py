@@ -41,6 +41,11 @@ class SquareSumRMACPooler(BoxesMixin, BasePooler):
     n_features_in_ : int
         Channels K of the maps.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV

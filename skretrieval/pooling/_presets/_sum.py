@@ -21,6 +21,11 @@ class SumPooler(SpecPooler):
     n_features_in_ : int
         Channels K of the maps.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Kalantidis, Mellina, Osindero, "Cross-dimensional weighting for aggregated deep convolutional features",

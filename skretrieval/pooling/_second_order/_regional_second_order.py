@@ -133,6 +133,9 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     fewer than 20 regions for each component, and another warning when
     `n_components` (or `n_local`) cannot be reached.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Jeong, Choo, Seo, Cho, "Regional deep feature aggregation for image retrieval", ICASSP 2017, eqs 1-6 and 9.
