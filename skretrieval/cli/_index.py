@@ -55,6 +55,13 @@ def add_commands(app: typer.Typer, told: Told) -> None:
         enlarge: EnlargeOption = None,
         whitening: WhiteningOption = None,
         expand: ExpandOption = None,
+        regions: Annotated[
+            bool,
+            typer.Option(
+                "--regions",
+                help="Describe parts, too (recipe patchify): a crop finds the whole, and where in it.",
+            ),
+        ] = False,
         exclude: Annotated[
             list[str] | None,
             typer.Option(
@@ -91,6 +98,9 @@ def add_commands(app: typer.Typer, told: Told) -> None:
             from ..index import EXCLUDED, upgrade_index
             from ._settings import open_or_create
 
+            if regions and recipe not in (None, "patchify"):
+                raise ValueError(f"--regions is --recipe patchify; got --recipe {recipe}, too.")
+            recipe = "patchify" if regions else recipe
             options = given(recipe, extractor, weights, size, enlarge, whitening, expand)
             if upgrade:
                 typer.echo(
@@ -270,10 +280,11 @@ def _print(found: Sequence[SearchResults], as_json: bool, as_csv: bool, null: bo
 
 def _print_csv(found: Sequence[SearchResults]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    names = ["rank", "similarity", "id", "label", "path", "width", "height", "taken"]
+    names = ["rank", "similarity", "id", "label", "path", "width", "height", "taken", "box"]
     writer.writerow(["query", *names])
     for results in found:
         for record in results.records():
+            record["box"] = record["box"] and " ".join(f"{edge:g}" for edge in record["box"])
             writer.writerow([_printed(results.query), *(record[name] for name in names)])
 
 
@@ -285,7 +296,11 @@ def _print_table(results: SearchResults, with_query: bool) -> None:
     typer.echo(f"{'rank':>4}  similarity  {'label':{width}.{width}}image")
     for record in results.records():
         label = f"{record['label']:{width}}"
-        typer.echo(f"{record['rank']:4d}  {record['similarity']:10.4f}  {label}{_printed(record['path'])}")
+        box = record["box"]
+        part = "" if box is None else "  at " + " ".join(f"{edge:.0f}" for edge in box)
+        typer.echo(
+            f"{record['rank']:4d}  {record['similarity']:10.4f}  {label}{_printed(record['path'])}{part}"
+        )
 
 
 def _lines(found: dict[str, Any], verify: bool) -> Iterator[tuple[str, str]]:
@@ -303,7 +318,9 @@ def _lines(found: dict[str, Any], verify: bool) -> Iterator[tuple[str, str]]:
     yield "Written by", ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     changed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in found["changed_versions"].items())
     yield "Since then", changed or "the same versions are installed"
-    yield "On disk", f"{found['n_bytes'] / 2**20:.1f} MiB, {found['n_unused_rows']} rows unused"
+    each = found["n_bytes_per_image"]
+    per_image = "" if each is None else f", {each / 2**10:.1f} KiB an image"
+    yield "On disk", f"{found['n_bytes'] / 2**20:.1f} MiB{per_image}, {found['n_unused_rows']} rows unused"
     yield "Checked", "every file was read and is whole" if verify else "sizes; `--verify` reads every file"
 
 

@@ -33,11 +33,14 @@ class Found(NamedTuple):
         In the retriever's metric.
     metric : str
         Its name.
+    regions : list of int or None
+        Which region of each photograph matched; None where photographs have one descriptor.
     """
 
     ids: list[int]
     distances: list[float]
     metric: str
+    regions: list[int] | None = None
 
 
 class Gallery:
@@ -109,9 +112,13 @@ class Gallery:
             k = min(k, size)
             distances, places = retriever.kneighbors(query, n_neighbors=k)
             found = places[0] if items is None else items[places[0]]
-            ids, kept = self._images_of(connection, self._first_rows(found), distances[0], holds)
+            ids, at = self._images_of(connection, self._first_rows(found), holds)
             if len(ids) >= n_neighbors or k == size:
-                return Found(ids[:n_neighbors], kept[:n_neighbors], _metric(retriever))
+                ids, at = ids[:n_neighbors], at[:n_neighbors]
+                regions = None
+                if self.sets is not None and ids:
+                    regions = retriever.matched_regions(query, places[:, at])[0, :, 1].tolist()
+                return Found(ids, distances[0][at].tolist(), _metric(retriever), regions)
             k *= 2  # rows of no photograph stand among them
 
     def _that_hold(self, connection: sa.Connection, holds: sa.ColumnElement[bool]) -> np.ndarray:
@@ -121,13 +128,9 @@ class Gallery:
         return rows if self.sets is None else np.searchsorted(self.sets[0], rows)
 
     def _images_of(
-        self,
-        connection: sa.Connection,
-        rows: np.ndarray,
-        distances: np.ndarray,
-        holds: sa.ColumnElement[bool] | None,
-    ) -> tuple[list[int], list[float]]:
-        """Return the photographs whose rows these are, with their distances; blank ones match nothing."""
+        self, connection: sa.Connection, rows: np.ndarray, holds: sa.ColumnElement[bool] | None
+    ) -> tuple[list[int], list[int]]:
+        """Return the photographs whose rows these are, and which of them each has; blank ones match nothing."""
         by_row: dict[int, list[int]] = {}
         for start in range(0, len(rows), 500):
             part = rows[start : start + 500].tolist()
@@ -138,12 +141,8 @@ class Gallery:
                 chosen = chosen.where(holds)
             for row, number in connection.execute(chosen.order_by(IMAGES.c.path)):
                 by_row.setdefault(row, []).append(number)
-        pairs = [
-            (number, float(distance))
-            for row, distance in zip(rows.tolist(), distances, strict=True)
-            for number in by_row.get(row, ())
-        ]
-        return [number for number, _ in pairs], [distance for _, distance in pairs]
+        pairs = [(number, place) for place, row in enumerate(rows.tolist()) for number in by_row.get(row, ())]
+        return [number for number, _ in pairs], [place for _, place in pairs]
 
 
 def open_gallery(

@@ -208,3 +208,17 @@ def test_whitening_by_the_number_of_photographs_is_indexed(photographs, tmp_path
     assert "wants" not in run("index", photographs, *asked), "it never warns"
     query = sorted(photographs.rglob("*.png"))[3]
     assert query.name in run("search", out, query).splitlines()[1]
+
+
+def test_an_index_of_regions_says_where(tmp_path, shared_photographs, run, network_options):
+    index, query = tmp_path / "regions", shared_photographs / "b" / "04.png"
+    run("index", shared_photographs, "--out", index, "--regions", *network_options)
+    (found,) = rows(run("search", index, query, "--top", 1))
+    assert found[-5:] == ["at", "0", "0", "80", "60"]
+    (record,) = json.loads(run("search", index, query, "--top", 1, "--json"))["results"]
+    assert record["box"] == [0, 0, 80, 60]
+    table = list(csv.DictReader(io.StringIO(run("search", index, query, "--top", 1, "--csv"))))
+    assert table[0]["box"] == "0 0 80 60"
+    assert "KiB an image" in run("info", index)
+    refused = run("index", shared_photographs, "--out", index, "--regions", "--recipe", "gem", fails=True)
+    assert "--regions is --recipe patchify" in refused

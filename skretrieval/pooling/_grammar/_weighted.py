@@ -44,8 +44,8 @@ class WeightedPooler(TermParameters, SpecPooler):
         that returns (N, K).
 
     regions : str or callable, default="whole"
-        "whole", "rmac" (grid of R-MAC), or a function of (height, width) in cells that returns boxes
-        (row, column, height, width), an integer array (R, 4).
+        "whole", "rmac" (grid of R-MAC), "grid" (parts of 1 x 1, 2 x 2 ... grids), or a function of (height, width) in
+        cells that returns boxes (row, column, height, width), an integer array (R, 4).
 
     reduce : str or callable, default="sum"
         "sum", "mean", "max", "power_mean" (``p``, default 3), "signed_power_mean" (``p``; for features of both signs,
