@@ -3,7 +3,7 @@
     python benchmarks/defaults.py --assets FOLDER [--networks NAME ...] [--sizes 224 320 ...] [--recipes spoc ...]
 
 FOLDER holds `images/SET/LABEL/*` photographs and state dicts of torchvision networks as `weights/NAME.pth`. It can also
-be given as SKRETRIEVAL_ASSETS. Two tasks on the same photographs, nothing whitened and nothing learned but the filters of
+be given as SKRETRIEVAL_ASSETS. Two tasks on the same photographs, nothing whitened, nothing learned but the filters of
 the kernel network:
 
 - other photographs: every photograph queries all others; mAP over those of the same object;
