@@ -80,7 +80,7 @@ def demo(
     views: Annotated[int, typer.Option(min=1, help="Queries made from each photograph.")] = 2,
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="How far queries are from their photograph.")
-    ] = 0.7,
+    ] = 1.0,
     limit: Annotated[int, typer.Option(min=1, help="Photographs of FOLDER that are used, at most.")] = 200,
     recipe: RecipeOption = None,
     extractor: ExtractorOption = None,

@@ -46,8 +46,14 @@ def add_commands(app: typer.Typer, told: Told) -> None:
     def index(
         folder: Annotated[Path, typer.Argument(help="The photographs, at any depth.")],
         out: Annotated[
-            Path, typer.Option("--out", "-o", help="The folder of the index; made, or brought up to date.")
-        ],
+            Path | None,
+            typer.Option(
+                "--out",
+                "-o",
+                help="The folder of the index; made, or brought up to date. [default: NAME.index in the current "
+                "folder, NAME being that of FOLDER]",
+            ),
+        ] = None,
         recipe: RecipeOption = None,
         extractor: ExtractorOption = None,
         weights: WeightsOption = None,
@@ -102,6 +108,8 @@ def add_commands(app: typer.Typer, told: Told) -> None:
                 raise ValueError(f"--regions is --recipe patchify; got --recipe {recipe}, too.")
             recipe = "patchify" if regions else recipe
             options = given(recipe, extractor, weights, size, enlarge, whitening, expand)
+            if out is None:
+                out = Path(f"{Path(os.path.abspath(folder)).name or 'photographs'}.index")
             if upgrade:
                 typer.echo(
                     "Loading the pickles of the old index, which can run code: do so only if you trust it.",

@@ -1,5 +1,6 @@
 """Evaluation of Pipelines under the published protocols, and reproduction of the papers' tables."""
 
+from ._baselines import colour_histograms, thumbnails
 from ._encoders import stand_in
 from ._evaluate import compare, evaluate
 from ._rerun import rerun
@@ -24,6 +25,7 @@ __all__ = [
     "Reproduction",
     "Sweep",
     "TableRow",
+    "colour_histograms",
     "compare",
     "evaluate",
     "paper_sweeps",
@@ -33,4 +35,5 @@ __all__ = [
     "reproduce_on_folder",
     "rerun",
     "stand_in",
+    "thumbnails",
 ]

@@ -63,6 +63,6 @@ class RegionBoxes:
         extractor: Any = self.encoder.steps[0][1]
         size = extractor.get_params(deep=False).get("image_size")
         if isinstance(size, int) and max(width, height) > size:
-            width, height = scaled_size(width, height, size)
+            width, height = scaled_size(width, height, size)  # what the extractor would make of it
         maps = extractor.transform([Image.new("RGB", (width, height))])[0]
         return None if isinstance(maps, tuple) else (int(maps.shape[1]), int(maps.shape[2]))

@@ -60,6 +60,7 @@ def results_page(
     *,
     query_labels: Sequence[Any] | np.ndarray | None = None,
     gallery_labels: Sequence[Any] | np.ndarray | None = None,
+    mark_wrong: bool = True,
     query_titles: Sequence[str] | None = None,
     gallery_titles: Sequence[str] | None = None,
     query_notes: Sequence[str] | None = None,
@@ -97,6 +98,9 @@ def results_page(
     query_labels, gallery_labels : sequence, default=None
         What the photographs show. With both, results of the query's label get a green frame and a tick,
         others a red frame and a cross.
+
+    mark_wrong : bool, default=True
+        False leaves results of another label as they are: where only some right answers are known.
 
     query_titles, gallery_titles : sequence of str, default=None
         Names to print. Default: file names.
@@ -174,7 +178,8 @@ def results_page(
                 tiles[index] = _make_tile(index, gallery[index], caption, thumbnail_size, False, exact)
             verdict = ""
             if query_labels is not None and gallery_labels is not None:
-                verdict = "right" if gallery_labels[index] == query_labels[number] else "wrong"
+                same = gallery_labels[index] == query_labels[number]
+                verdict = "right" if same else "wrong" if mark_wrong else ""
             score = None if scores is None else f"{float(scores[number][rank]):.4f}"
             box = None if boxes is None else tiles[index].box_in_square(boxes[number][rank])
             hits.append({"index": index, "score": score, "verdict": verdict, "box": box})
@@ -189,6 +194,7 @@ def results_page(
         settings=settings,
         score_name=score_name,
         judged=judged,
+        mark_wrong=mark_wrong,
         searches=searches,
         gallery=tiles,
         version=__version__,

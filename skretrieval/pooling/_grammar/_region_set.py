@@ -48,8 +48,9 @@ class RegionSetPooler(TermParameters, SpecPooler):
     spatial_params, channel_params, reduce_params : dict, default=None
         Keyword arguments of the terms, such as ``{"p": 5}``. Each has a nested name, too, ``reduce_params__p``.
 
-    rectify : bool, default=True
-        Replace negative activations by zero first.
+    rectify : bool or "auto", default=True
+        Replace negative activations by zero first; "auto" only where the maps are meant to have none
+        (:class:`WeightedPooler`).
 
     Attributes
     ----------
@@ -136,6 +137,6 @@ class RegionSetPooler(TermParameters, SpecPooler):
         )._spec()
 
     def _describe(self, batches: tuple[Batch, ...]) -> RegionRows:
-        vectors = region_vectors(self._maps(batches[0]), self._spec())
+        vectors = region_vectors(self._maps(batches[0]), self._settled_spec())
         n_images, n_regions, _ = vectors.shape
         return RegionRows(vectors.flatten(0, 1), np.full(n_images, n_regions))
