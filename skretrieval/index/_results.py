@@ -182,6 +182,7 @@ def results_of(
     images = [lines[number] for number in found.ids]
     paths = [path_of(folder, line.path) for line in images]
     cosine = found.metric == "cosine"
+    matched: list[int | None] = [None] * len(images) if found.regions is None else [*found.regions]
     return SearchResults(
         query=query,
         box=box,
@@ -194,7 +195,7 @@ def results_of(
         labels=[printable(line.label or "") for line in images],
         boxes=[
             None if region is None or line.width is None else regions.box_of(region, line.width, line.height)
-            for region, line in zip(found.regions or [None] * len(images), images, strict=True)
+            for region, line in zip(matched, images, strict=True)
         ],
         widths=[line.width for line in images],
         heights=[line.height for line in images],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -136,7 +137,7 @@ class RegionSetPooler(TermParameters, SpecPooler):
             reduce_params=self.reduce_params,
         )._spec()
 
-    def _describe(self, batches: tuple[Batch, ...]) -> RegionRows:
+    def _describe(self, batches: tuple[Batch, ...]) -> Any:
         vectors = region_vectors(self._maps(batches[0]), self._settled_spec())
         n_images, n_regions, _ = vectors.shape
         return RegionRows(vectors.flatten(0, 1), np.full(n_images, n_regions))
