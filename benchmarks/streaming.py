@@ -68,18 +68,19 @@ def pool_maps(n: int, how: str, folder: Path) -> None:
         rows.flush()
         rows = np.load(folder / "rows.npy", mmap_mode="r")
     say(n, "whiten")
-    whitening = PCAWhitening(128).fit(rows)
+    dimension = max(1, min(128, n - 1))  # of few maps no more directions are known
+    whitening = PCAWhitening(dimension).fit(rows)
     if how == "one call":
         white = whitening.transform(rows)
     else:
-        white = np.lib.format.open_memmap(folder / "white.npy", "w+", np.float32, (n, 128))
+        white = np.lib.format.open_memmap(folder / "white.npy", "w+", np.float32, (n, dimension))
         for start in range(0, n, step):
             white[start : start + step] = whitening.transform(rows[start : start + step])
         white.flush()
         white = np.load(folder / "white.npy", mmap_mode="r")
     say(n, "search")
-    retriever = NearestNeighborsRetriever(10).fit(white)
-    assert retriever.kneighbors(white[:100])[1].shape == (100, 10)
+    retriever = NearestNeighborsRetriever(min(10, n)).fit(white)
+    assert retriever.kneighbors(white[:100])[1].shape == (min(100, n), min(10, n))
     say(n, "end")
 
 
@@ -212,7 +213,9 @@ def maps_report(options: argparse.Namespace) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--maps", type=int, default=100_000)
+    parser.add_argument(
+        "--maps", type=int, default=100_000, help="0 leaves this part out; otherwise at least 2"
+    )
     parser.add_argument("--python", type=int, default=10_000, help="images of the part from Python, at most")
     parser.add_argument("--kills", type=int, default=4, help="in the first half; one more in the last phase")
     parser.add_argument("--sample", type=int, default=2000, help="images that are indexed once more")
@@ -222,6 +225,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/streaming.md"))
     parser.add_argument("--child", nargs=2, metavar=("HOW", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.maps == 1:
+        parser.error("--maps must be 0 or at least 2, got 1: one map has no directions to whiten by.")
     if options.child:
         how, place = options.child[0], Path(options.child[1])
         if how.startswith("describe"):
@@ -233,7 +238,8 @@ def main() -> None:
     lines = [
         "# Streaming at size",
         "",
-        f"`python benchmarks/streaming.py --images {options.images} --maps {options.maps}`, {os.cpu_count()} cores "
+        f"`python benchmarks/streaming.py --images {options.images} --maps {options.maps} --python "
+        f"{options.python} --kills {options.kills}`, {os.cpu_count()} cores "
         f"({platform.machine()}), load {load:.1f} at the start.",
         "",
         "Anonymous memory is what the process holds; resident memory counts mapped pages of files too (libraries, and "

@@ -42,7 +42,7 @@ class Progress:
 
     def __init__(self, index: Path):
         self.index = index
-        self.at_start = len(self.rows())
+        self.at_start = self.count()
 
     def rows(self) -> dict[str, tuple[int, int]]:
         """Return the number and the row of each photograph that is committed, by its name."""
@@ -54,9 +54,18 @@ class Progress:
         except (FileNotFoundError, sa.exc.OperationalError):  # not there yet
             return {}
 
+    def count(self) -> int:
+        """Return how many photographs are committed."""
+        try:
+            with open_engine(self.index).begin() as connection:
+                chosen = sa.select(sa.func.count()).select_from(IMAGES).where(IMAGES.c.row.is_not(None))
+                return connection.execute(chosen).scalar_one()
+        except (FileNotFoundError, sa.exc.OperationalError):  # not there yet
+            return 0
+
     def __call__(self) -> tuple[int, str]:
         """Return images finished so far, and the stage; "start" lasts until the process has finished a batch."""
-        done = len(self.rows())
+        done = self.count()
         if any(self.index.glob("gallery-*.rows")):
             return done, "whiten and write"
         return done, "describe" if done > self.at_start else "start"
@@ -158,7 +167,8 @@ def photographs_report(folder: Path, options: argparse.Namespace) -> list[str]:
     growth, low, high = steady(runs, "describe")
     after = ("whiten and write",)
     describing = max(
-        run.peak("describe")[0] for run in runs if any(row[4] == "describe" for row in run.samples)
+        (run.peak("describe")[0] for run in runs if any(row[4] == "describe" for row in run.samples)),
+        default=float("nan"),
     )
     peak = max(last.peak(stage)[0] for stage in after)
     n_found = [0, *(one["finished"] for one in found)]

@@ -56,6 +56,8 @@ def watch(command: list[str], progress, kill=None, every: float = 0.1) -> Watche
         time.sleep(every)
     result.output = process.communicate()[0]
     result.seconds = time.perf_counter() - began
+    if result.killed and process.returncode == 0:  # it ended by itself before the signal came
+        result.killed = False
     if process.returncode != (-signal.SIGKILL if result.killed else 0):
         raise SystemExit(f"{command} ended with {process.returncode}:\n{result.output}")
     return result
@@ -85,6 +87,8 @@ def curve(runs: list[Watched], total: int) -> list[list]:
 def steady(runs: list[Watched], stage: str) -> tuple[float, int, int]:
     """Growth of anonymous memory, MiB, in the longest process, from its first tenth on; and from where to where."""
     samples = max(([row for row in run.samples if row[4] == stage] for run in runs), key=len)
+    if not samples:  # over between two looks at it
+        return 0.0, 0, 0
     settled = samples[len(samples) // 10 :]
     third = max(1, len(settled) // 3)
     growth = np.median([row[2] for row in settled[-third:]]) - np.median([row[2] for row in settled[:third]])
@@ -94,6 +98,8 @@ def steady(runs: list[Watched], stage: str) -> tuple[float, int, int]:
 def rate(runs: list[Watched]) -> float:
     """Images a second between the first and the last shard of the longest process."""
     samples = max(([row for row in run.samples if row[4] == "describe"] for run in runs), key=len)
+    if not samples:
+        return float("nan")
     return (samples[-1][1] - samples[0][1]) / max(1e-9, samples[-1][0] - samples[0][0])
 
 

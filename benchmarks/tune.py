@@ -101,7 +101,11 @@ def one_pair_each(labels: np.ndarray, seed: int) -> list[tuple[int, int]]:
 def network(memory: Path) -> ConvFeatureExtractor:
     """Return the default network, which keeps the descriptors of photographs for the draws of pairs."""
     return ConvFeatureExtractor(
-        "timm:tf_efficientnet_lite0", memory=str(memory), memory_keeps="descriptors", store_weights=False
+        "timm:tf_efficientnet_lite0",
+        enlarge=False,
+        memory=str(memory),
+        memory_keeps="descriptors",
+        store_weights=False,
     )
 
 

@@ -63,13 +63,14 @@ def made_descriptors(
     per_object: int = 5,
     decay: float = 1.0,
     noise: float = 1.0,
+    shared: bool = False,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make unit descriptors of objects whose spectrum falls like that of pooled maps, with their labels.
 
     Objects differ along axes whose standard deviations fall as ``rank ** -decay``; photographs of one object differ
-    along other axes that fall alike (rotated, so that the strongest ones are shared only by chance). A common mean
-    takes most of the energy, as with maps after a ReLU.
+    along the same axes, or along others that fall alike and are shared only by chance. A common mean takes most of
+    the energy, as with maps after a ReLU.
 
     Parameters
     ----------
@@ -83,6 +84,8 @@ def made_descriptors(
         Exponent of the spectrum: 0.5 is flat, 1.0 steep.
     noise : float, default=1.0
         Deviation within an object, in units of that between objects.
+    shared : bool, default=False
+        Whether photographs of an object differ along the same axes as objects do.
     seed : int, default=0
         Of the draws.
 
@@ -97,6 +100,6 @@ def made_descriptors(
     fall /= np.linalg.norm(fall)
     axes = [np.linalg.qr(rng.normal(size=(n_features, n_features)))[0] for _ in range(2)]
     between = (rng.normal(size=(labels[-1] + 1, n_features)) * fall) @ axes[0]
-    within = (rng.normal(size=(n, n_features)) * fall) @ axes[1]
+    within = (rng.normal(size=(n, n_features)) * fall) @ axes[0 if shared else 1]
     rows = 1.5 * np.abs(rng.normal(size=n_features)) / np.sqrt(n_features) + between[labels] + noise * within
     return rows / np.linalg.norm(rows, axis=1, keepdims=True), labels

@@ -24,6 +24,7 @@ from skretrieval.metrics import leave_one_out_map
 from skretrieval.postprocessing import WhiteningWarning
 
 LIMIT = 0.02
+NETWORKS = ["mobilenet_v2", "squeezenet1_0"]
 SEVERAL = {
     "late_fusion_rmac",
     "mfc",
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=os.environ.get("SKRETRIEVAL_ASSETS"))
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--recipes", nargs="*")
-    parser.add_argument("--networks", nargs="*", default=["mobilenet_v2", "squeezenet1_0"])
+    parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/whitening_safety.md"))
     options = parser.parse_args()
     if options.assets is None:
@@ -105,6 +106,7 @@ def main() -> None:
     images, labels = photographs_of(options.assets)
     command = f"python benchmarks/whitening_safety.py --assets FOLDER --size {options.size}"
     command += f" --recipes {' '.join(options.recipes)}" if options.recipes else ""
+    command += f" --networks {' '.join(options.networks)}" if options.networks != NETWORKS else ""
     rows, tried, silent = [], 0, 0
     for network in options.networks:
         extractor = extractor_of(network, options.assets, options.size, None)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
-from tqdm import tqdm
 
 #: What contents are hashed by, under the name that manifests have for it.
 HASH = "blake2b"
@@ -137,26 +136,3 @@ def hash_file(path: str | os.PathLike, size: int = 20) -> str:
     """
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, lambda: new_hash(size)).hexdigest()
-
-
-class _Bar(tqdm):
-    monitor_interval = 0  # no thread that watches the bars; bars of other packages keep theirs
-
-
-def progress_bar(*args: Any, **kwargs: Any) -> tqdm:
-    """Return a bar of tqdm, to be made only where it is shown.
-
-    One that is disabled would take tqdm's lock, which forked processes share: a worker killed while it holds the lock
-    leaves its siblings waiting without end.
-
-    Parameters
-    ----------
-    *args, **kwargs : object
-        As tqdm takes them.
-
-    Returns
-    -------
-    bar : tqdm
-        Without a thread that watches it.
-    """
-    return _Bar(*args, **kwargs)

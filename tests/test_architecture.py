@@ -31,6 +31,7 @@ SHARED = {
     "_io",
     "_linalg",
     "_region_sets",
+    "_terminal",
     "_version",
 }
 PUBLIC = [*ORDER, *ON_TOP, "utils"]

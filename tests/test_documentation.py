@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import pkgutil
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import skretrieval
 from skretrieval._doc_link import DOCUMENTATION
 from skretrieval.datasets import make_feature_maps
+from skretrieval.evaluation import papers
 from skretrieval.extraction import ConvKernelExtractor
 from skretrieval.pooling import GeMPooler, MACPooler, PoolerFusion
 from skretrieval.retrieval import NearestNeighborsRetriever
@@ -101,6 +103,19 @@ def test_inherited_methods_are_told_from_our_own():
     assert "kneighbors" in members["methods"]
     assert "get_params" in members["inherited"]
     assert "get_params" not in members["methods"]
+
+
+def public_classes():
+    modules = [*public_packages(), papers]
+    found = {name: getattr(module, name) for module in modules for name in module.__all__}
+    return [one for one in found.values() if inspect.isclass(one) and not issubclass(one, Exception)]
+
+
+@pytest.mark.parametrize("cls", public_classes(), ids=lambda cls: cls.__name__)
+def test_every_class_says_what_threads_may_do(cls):
+    _, _, notes = inspect.getdoc(cls).partition("\nNotes\n-----\n")
+    notes = re.split(r"\n\n\w+\n---", notes)[0]
+    assert len(re.findall(r"^Threads: ", notes, re.MULTILINE)) == 1
 
 
 @pytest.mark.parametrize(("name", "cls"), all_estimators())

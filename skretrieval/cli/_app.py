@@ -14,9 +14,11 @@ from typing import Annotated
 
 import typer
 
+from .._terminal import printable
 from .._version import __version__
 from . import _evaluate, _index, _reproduce, _tune
 from ._options import (
+    EnlargeOption,
     ExpandOption,
     ExtractorOption,
     RecipeOption,
@@ -78,12 +80,13 @@ def demo(
     views: Annotated[int, typer.Option(min=1, help="Queries made from each photograph.")] = 2,
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="How far queries are from their photograph.")
-    ] = 0.7,
+    ] = 1.0,
     limit: Annotated[int, typer.Option(min=1, help="Photographs of FOLDER that are used, at most.")] = 200,
     recipe: RecipeOption = None,
     extractor: ExtractorOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
+    enlarge: EnlargeOption = None,
     whitening: WhiteningOption = None,
     expand: ExpandOption = None,
 ) -> None:
@@ -96,7 +99,7 @@ def demo(
         from ._demo import run_demo
         from ._settings import resolve_settings
 
-        options = given(recipe, extractor, weights, size, whitening, expand)
+        options = given(recipe, extractor, weights, size, enlarge, whitening, expand)
         run_demo(
             folder,
             html,
@@ -120,10 +123,7 @@ class _Echo(logging.Handler):
 
 def _escaped(text: object) -> str:
     """Return a text without what steers a terminal; its lines stay."""
-    return "\n".join(
-        "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in line)
-        for line in str(text).split("\n")
-    )
+    return "\n".join(printable(line) for line in str(text).split("\n"))
 
 
 @contextlib.contextmanager

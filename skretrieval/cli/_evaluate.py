@@ -44,11 +44,12 @@ def add_command(app: typer.Typer, told: Told) -> None:
         extractor: Annotated[
             str | None,
             typer.Option(
-                help="'kernel', or a torchvision network in the place of the paper's. [default: the paper's]"
+                help="'kernel', or a network (NAME of torchvision, timm:NAME, hf:NAME_OR_FOLDER) in the place of the "
+                "paper's. [default: the paper's]"
             ),
         ] = None,
         weights: Annotated[
-            str | None, typer.Option(help="'default' (torchvision's), 'random', or a state-dict file.")
+            str | None, typer.Option(help="'default' (the library's), 'random', or a state-dict file.")
         ] = None,
         size: Annotated[
             int | None, typer.Option(min=1, help="Longest side in pixels. [default: the paper's]")

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._terminal import printable, progress_bar
 from ._options import (
     DeviceOption,
+    EnlargeOption,
     ExpandOption,
     ExtractorOption,
     HtmlOption,
@@ -44,17 +46,31 @@ def add_commands(app: typer.Typer, told: Told) -> None:
     def index(
         folder: Annotated[Path, typer.Argument(help="The photographs, at any depth.")],
         out: Annotated[
-            Path, typer.Option("--out", "-o", help="The folder of the index; made, or brought up to date.")
-        ],
+            Path | None,
+            typer.Option(
+                "--out",
+                "-o",
+                help="The folder of the index; made, or brought up to date. [default: NAME.index in the current "
+                "folder, NAME being that of FOLDER]",
+            ),
+        ] = None,
         recipe: RecipeOption = None,
         extractor: ExtractorOption = None,
         weights: WeightsOption = None,
         size: SizeOption = None,
+        enlarge: EnlargeOption = None,
         whitening: WhiteningOption = None,
         expand: ExpandOption = None,
         encoder: Annotated[
             Path | None, typer.Option(help="A file that `skretrieval tune --out` wrote, for these options.")
         ] = None,
+        regions: Annotated[
+            bool,
+            typer.Option(
+                "--regions",
+                help="Describe parts, too (recipe patchify): a crop finds the whole, and where in it.",
+            ),
+        ] = False,
         exclude: Annotated[
             list[str] | None,
             typer.Option(
@@ -92,7 +108,12 @@ def add_commands(app: typer.Typer, told: Told) -> None:
             from ._settings import open_or_create
             from ._tune import chosen_for
 
-            options = given(recipe, extractor, weights, size, whitening, expand)
+            if regions and recipe not in (None, "patchify"):
+                raise ValueError(f"--regions is --recipe patchify; got --recipe {recipe}, too.")
+            recipe = "patchify" if regions else recipe
+            options = given(recipe, extractor, weights, size, enlarge, whitening, expand)
+            if out is None:
+                out = Path(f"{Path(os.path.abspath(folder)).name or 'photographs'}.index")
             if upgrade:
                 typer.echo(
                     "Loading the pickles of the old index, which can run code: do so only if you trust it.",
@@ -174,7 +195,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
             if html is not None:
                 results, seconds = found[0]
                 told_of = {"index": _printed(index), "images": len(opened), "seconds": f"{seconds:.3f}"}
-                page = results.save_html(html, **told_of, **opened.info()["settings"])
+                page = results.save_html(html, **told_of, **opened.settings)
                 typer.echo(f"Page: {_printed(page.resolve())}", err=as_json or as_csv or null)
             if not any(len(results) for results, _ in found):
                 raise typer.Exit(NOTHING_FOUND)
@@ -215,8 +236,6 @@ def _run(reports: Iterator[UpdateReport], progress: bool) -> UpdateReport:
 
 
 def _bar(report: UpdateReport) -> Any:
-    from .._io import progress_bar
-
     return progress_bar(total=report.total, unit="image")
 
 
@@ -280,10 +299,11 @@ def _print(found: Sequence[SearchResults], as_json: bool, as_csv: bool, null: bo
 
 def _print_csv(found: Sequence[SearchResults]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    names = ["rank", "similarity", "id", "label", "path", "width", "height", "taken"]
+    names = ["rank", "similarity", "id", "label", "path", "width", "height", "taken", "box"]
     writer.writerow(["query", *names])
     for results in found:
         for record in results.records():
+            record["box"] = record["box"] and " ".join(f"{edge:g}" for edge in record["box"])
             writer.writerow([_printed(results.query), *(record[name] for name in names)])
 
 
@@ -295,7 +315,11 @@ def _print_table(results: SearchResults, with_query: bool) -> None:
     typer.echo(f"{'rank':>4}  similarity  {'label':{width}.{width}}image")
     for record in results.records():
         label = f"{record['label']:{width}}"
-        typer.echo(f"{record['rank']:4d}  {record['similarity']:10.4f}  {label}{_printed(record['path'])}")
+        box = record["box"]
+        part = "" if box is None else "  at " + " ".join(f"{edge:.0f}" for edge in box)
+        typer.echo(
+            f"{record['rank']:4d}  {record['similarity']:10.4f}  {label}{_printed(record['path'])}{part}"
+        )
 
 
 def _lines(found: dict[str, Any], verify: bool) -> Iterator[tuple[str, str]]:
@@ -313,13 +337,13 @@ def _lines(found: dict[str, Any], verify: bool) -> Iterator[tuple[str, str]]:
     yield "Written by", ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     changed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in found["changed_versions"].items())
     yield "Since then", changed or "the same versions are installed"
-    yield "On disk", f"{found['n_bytes'] / 2**20:.1f} MiB, {found['n_unused_rows']} rows unused"
+    each = found["n_bytes_per_image"]
+    per_image = "" if each is None else f", {each / 2**10:.1f} KiB an image"
+    yield "On disk", f"{found['n_bytes'] / 2**20:.1f} MiB{per_image}, {found['n_unused_rows']} rows unused"
     yield "Checked", "every file was read and is whole" if verify else "sizes; `--verify` reads every file"
 
 
 def _printed(path: Any) -> str:
     """Make a path printable, whatever bytes it holds and whatever this terminal can show."""
-    from ..index import printable
-
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return printable(str(path)).encode(encoding, "backslashreplace").decode(encoding)

@@ -17,18 +17,24 @@ RecipeOption = Annotated[
 ExtractorOption = Annotated[
     str | None,
     typer.Option(
-        help="'kernel' learns filters from your photographs, without downloads; or a torchvision network "
-        "(vgg16, resnet50 ...). [default: kernel]"
+        help="'kernel' learns filters from your photographs, without downloads; or a network of "
+        "torchvision (vgg16, resnet50 ...), timm (timm:NAME) or transformers (hf:NAME_OR_FOLDER). [default: kernel]"
     ),
 ]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        help="For a network: 'default' (torchvision's), 'random', or a state-dict file. [default: default]"
+        help="For a network: 'default' (the library's), 'random', or a state-dict file. [default: default]"
     ),
 ]
 SizeOption = Annotated[
     int | None, typer.Option(min=1, help="Longest side in pixels. [default: the extractor's]")
+]
+EnlargeOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--enlarge/--no-enlarge", help="Scale smaller photographs up to that size. [default: no-enlarge]"
+    ),
 ]
 WhiteningOption = Annotated[
     str | None,
@@ -53,6 +59,7 @@ def given(
     extractor: str | None,
     weights: str | None,
     size: int | None,
+    enlarge: bool | None,
     whitening: str | None,
     expand: int | None,
 ) -> dict[str, Any]:
@@ -62,6 +69,7 @@ def given(
         "extractor": extractor,
         "weights": weights,
         "size": size,
+        "enlarge": enlarge,
         "whitening": whitening,
         "expand": expand,
     }

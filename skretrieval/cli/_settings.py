@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from .. import recipes
 from ..extraction import ConvFeatureExtractor, ConvKernelExtractor
-from ..index import ImageIndex, load_encoder
+from ..index import ImageIndex, IndexDamagedError, load_encoder
 
 #: The recipe that is chosen for the photographs, by `skretrieval tune`.
 AUTO = "auto"
@@ -22,9 +22,13 @@ DEFAULTS: dict[str, Any] = {
     "extractor": "kernel",
     "weights": "default",
     "size": None,
+    "enlarge": False,
     "whitening": "none",
     "expand": 0,
 }
+
+#: What indexes were made with that do not say so, from before there was the option.
+_BEFORE: dict[str, Any] = {"enlarge": True}
 
 
 def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -39,10 +43,11 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
     if "weights" in chosen and chosen["weights"] not in ("default", "random"):
         chosen["weights"] = os.path.abspath(chosen["weights"])
     if base is not None:
-        differing = [name for name, value in chosen.items() if base.get(name) != value]
+        made_with = {**_BEFORE, **base} if base else base
+        differing = [name for name, value in chosen.items() if made_with.get(name) != value]
         if differing:
             words = ", ".join(
-                f"{name}={base.get(name, '(made from Python)')} (asked for: {chosen[name]})"
+                f"{name}={made_with.get(name, '(made from Python)')} (asked for: {chosen[name]})"
                 for name in differing
             )
             raise ValueError(f"it was made with {words}.")
@@ -72,19 +77,20 @@ def make_pipeline(settings: Mapping[str, Any]) -> Pipeline:
         whitening=None if settings["whitening"] == "none" else settings["whitening"],
         expand=settings["expand"] or None,
     )
-    # codebooks come out alike each time; the index keeps dense rows
-    fixed = {"random_state": 0, "sparse_output": False}
+    # codebooks come out alike each time; the index keeps dense rows; maps of both signs are not cut in half
+    fixed = {"random_state": 0, "sparse_output": False, "rectify": "auto"}
     return pipeline.set_params(
         **{
             name: fixed[name.rpartition("__")[2]]
-            for name in pipeline.get_params()
-            if name.rpartition("__")[2] in fixed
+            for name, value in pipeline.get_params().items()
+            if name.rpartition("__")[2] in fixed and not (name.endswith("__rectify") and value is False)
         }
     )
 
 
 def _make_extractor(settings: Mapping[str, Any]) -> ConvFeatureExtractor | ConvKernelExtractor:
     size = {} if settings["size"] is None else {"image_size": settings["size"]}
+    size["enlarge"] = settings.get("enlarge", _BEFORE["enlarge"])
     if settings["extractor"] == "kernel":
         return ConvKernelExtractor(random_state=0, **size)
     weights = {"default": "DEFAULT", "random": None}.get(settings["weights"], settings["weights"])
@@ -109,7 +115,7 @@ def open_or_create(
     options : mapping
         Options of `DEFAULTS`; None leaves the index's, or the default.
     rebuild : bool, default=False
-        Empty an index that is there, and let it have other options.
+        Begin anew in place of an index that is there, damaged or not; it may have other options.
     trust : collection of str
         Types that its Pipeline may hold besides the usual ones.
     encoder : Path, optional
@@ -150,16 +156,19 @@ def open_or_create(
 
     try:
         index = ImageIndex(out, trust=trust)
-    except FileNotFoundError:
+        if rebuild:
+            pipeline, settings = made()
+            index.reset(pipeline, settings=settings)
+            return index
+    except (FileNotFoundError, IndexDamagedError) as error:
+        is_damaged = isinstance(error, IndexDamagedError)
+        if is_damaged and not rebuild:
+            raise
         pipeline, settings = made()
-        return ImageIndex.create(out, pipeline, settings=settings, trust=trust)
-    if rebuild:
-        pipeline, settings = made()
-        index.reset(pipeline, settings=settings)
-        return index
+        return ImageIndex.create(out, pipeline, settings=settings, trust=trust, rebuild=is_damaged)
     asked = {"encoder": read[1]} if read is not None else options
     try:
-        resolve_settings(asked, index.info()["settings"])
+        resolve_settings(asked, index.settings)
     except ValueError as error:
         raise ValueError(f"{out}: {error} Give another --out, or --rebuild to start anew.") from error
     return index

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from .._io import move_into_place, progress_bar
+from .._io import move_into_place
+from .._terminal import progress_bar
 
 _LOG = logging.getLogger("skretrieval.datasets")
 

@@ -20,7 +20,8 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from .._io import move_into_place, progress_bar
+from .._io import move_into_place
+from .._terminal import progress_bar
 from ._registry import RemoteFile
 
 _LOG = logging.getLogger("skretrieval.datasets")

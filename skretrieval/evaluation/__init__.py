@@ -1,5 +1,6 @@
 """Evaluation of Pipelines under the published protocols, and reproduction of the papers' tables."""
 
+from ._baselines import colour_histograms, thumbnails
 from ._encoders import stand_in
 from ._evaluate import compare, evaluate
 from ._rerun import rerun
@@ -28,6 +29,7 @@ __all__ = [
     "Sweep",
     "TableRow",
     "Tuning",
+    "colour_histograms",
     "compare",
     "evaluate",
     "paper_sweeps",
@@ -37,5 +39,6 @@ __all__ = [
     "reproduce_on_folder",
     "rerun",
     "stand_in",
+    "thumbnails",
     "tune",
 ]

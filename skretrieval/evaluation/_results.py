@@ -36,6 +36,10 @@ class Evaluation:
         The fitted Pipeline: what it learned is frozen, so that ``fit`` indexes another gallery without learning
         anew. Not in the file.
 
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
+
     Examples
     --------
     >>> from skretrieval.evaluation import Evaluation
@@ -107,6 +111,10 @@ class Comparison:
     ----------
     evaluations : list of Evaluation
         On the same queries.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     evaluations: list[Evaluation]

@@ -143,16 +143,7 @@ def build_module(
         )
     if state is None:
         return module, {}
-    return module, load_state_dict(module, _without_base(state, module), source, strict)
-
-
-def _without_base(state: dict, module: nn.Module) -> dict:
-    """Take off what a classifier of transformers puts before the names of its network's weights."""
-    base = f"{getattr(module, 'base_model_prefix', '')}."
-    own = module.state_dict()
-    if base == "." or any(name in own for name in state):
-        return state
-    return {name.removeprefix(base): value for name, value in state.items()}
+    return module, load_state_dict(module, state, source, strict)
 
 
 def config_of(backbone: Any) -> str | None:
@@ -251,7 +242,9 @@ def source_state(backbone: Any, weights: Any, progress: bool = False) -> dict | 
         return None
     if isinstance(weights, str) and weights == "DEFAULT":
         return default_state_dict(backbone, progress) if isinstance(backbone, str) else None
-    return read_state_dict(weights)
+    state = read_state_dict(weights)
+    library, name = library_of(backbone)
+    return _transformers.converted(name, state) if library is _transformers else state
 
 
 def architecture(tapped: nn.Module) -> str:

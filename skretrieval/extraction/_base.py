@@ -27,6 +27,7 @@ from ._images import (
     resize_longest,
 )
 from ._inputs import check_images
+from ._signs import SignsMixin
 
 _CACHE_FORMAT = 1  # part of every cache key: raise it when the maps of the same photograph change
 
@@ -40,7 +41,7 @@ def _stored(key: str, maps: Any) -> Any:
     return maps
 
 
-class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BaseExtractor(SignsMixin, DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Photographs to feature maps: everything but the network.
 
     A subclass has the constructor parameters named in ``_parameter_constraints`` below, learns or loads its
@@ -51,6 +52,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
 
     _parameter_constraints: dict = {
         "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "enlarge": ["boolean"],
         "multi_resolution": [StrOptions({"sum", "stack"}), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
@@ -63,7 +65,9 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         "verbose": ["verbose"],
     }
 
-    truncated: Any = "raise"  # of extractors that were saved before there was a choice
+    # of extractors that were saved before there was a choice
+    truncated: Any = "raise"
+    enlarge: Any = True
 
     # ------------------------------------------------------------------ public
     @_fit_context(prefer_skip_nested_validation=True)
@@ -176,7 +180,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         return {
             key: value
             for key, value in state.items()
-            if key not in ("_net", "_net_key", "_n_channels", "_lock")
+            if key not in ("_net", "_net_key", "_n_channels", "_signed", "_lock")
         }
 
     # ------------------------------------------------------------------ for subclasses
@@ -199,6 +203,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         self.__dict__.pop("_net", None)
         self.__dict__.pop("_net_key", None)
         self.__dict__.pop("_n_channels", None)
+        self.__dict__.pop("_signed", None)
 
     def _network(self) -> Bunch:
         """Return the network; threads that ask at the same time wait for one that builds it."""
@@ -304,7 +309,7 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         return Bunch(key=key, digest=digest, item=item, maps=None, arrays=arrays)
 
     def _resized(self, image: Image.Image, size: int | None) -> np.ndarray:
-        return resize_longest(image, size)
+        return resize_longest(image, size, enlarge=self.enlarge)
 
     @torch.inference_mode()
     def _forward(self, per_size: list) -> list[list[torch.Tensor]]:
@@ -388,4 +393,5 @@ class BaseExtractor(DocLinkMixin, OutputMixin, BaseEstimator, auto_wrap_output_k
         fusion = self.multi_resolution if len(self.sizes()) > 1 else None
         rounded = "-float16" if self._rounds() else ""
         padded = "-padded" if self.truncated == "pad" else ""
-        return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}{rounded}{padded}"
+        capped = "" if self.enlarge else "-capped"
+        return f"{self._identity()}-{sizes}-{fusion}-v{_CACHE_FORMAT}{rounded}{padded}{capped}"

@@ -18,6 +18,7 @@ from torch import nn
 from . import _backbones as backbones
 from . import _state_dicts as state_dicts
 from ._base import BaseExtractor
+from ._dtype import dtype_on
 from ._images import INTERPOLATIONS, resize_longest
 from ._input import checked_normalization, side_of, size_multiple_of
 from ._layers import maps_of
@@ -52,12 +53,18 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     layers : None, str, int, or list of str or of int, default=None
         None: the output of the convolutional trunk (VGG16: pool5; ResNet50: layer4; SqueezeNet, MobileNet:
         ``features``), or the last tokens after the final norm. Else torchvision node names or the aliases
-        ``"last_conv"``, ``"pool5"``, ``"relu5_3"``, ``"conv5_3"`` (VGG, AlexNet); names of modules in timm, transformers
-        and torchvision's ViT, also of an attention with ``":query"``, ``":key"`` or ``":value"``; or numbers: blocks of a
-        transformer (after the final norm), stages of the others, -1 the last. Several give a tuple of maps.
+        ``"last_conv"``, ``"pool5"``, ``"relu5_3"``, ``"conv5_3"`` (VGG, AlexNet); names of modules in timm,
+        transformers and torchvision's ViT, also of an attention with ``":query"``, ``":key"`` or ``":value"``; or
+        numbers: blocks of a transformer (after the final norm), stages of the others, -1 the last. Several give a
+        tuple of maps.
 
     image_size : int, None or list of int, default=1024
         Longest side in pixels; None keeps the size. Several sizes are multi-resolution.
+
+    enlarge : bool, default=True
+        Whether photographs (or the boxes of an `ImageCrop`) with fewer pixels than `image_size` are scaled up to it, as
+        the published protocols do. False takes them with the pixels that they have, which for one's own photographs
+        costs less and invents nothing; with several sizes each is capped.
 
     multi_resolution : {"sum", "stack"} or None, default=None
         With several sizes: sum the maps, bilinearly resized to the largest (early fusion), or
@@ -70,8 +77,9 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     device : str, default="auto"
         "auto" takes CUDA where torch sees it; or "cpu", "cuda", "cuda:1".
 
-    dtype : {"float32", "bfloat16", "float16"}, default="float32"
-        Of the network and its maps. Poolers accumulate in float32 or better.
+    dtype : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+        Of the network and its maps. Poolers accumulate in float32 or better. "auto" takes bfloat16 where the device
+        multiplies it natively (AMX or AVX512_BF16 of a processor, CUDA from compute capability 8 on), else float32.
 
     on_error : {"raise", "warn"}, default="raise"
         What to do with a photograph that cannot be read: "warn" gives it a zero map (C, 1, 1), lists all of them
@@ -107,16 +115,16 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
 
     normalization : "auto" or pair (mean, std), default="auto"
         Subtracted from and divided into pixels from 0 to 1; each one number, or three for R, G and B. "auto": what the
-        weights ask for (torchvision's transforms, timm's ``pretrained_cfg``, ``preprocessor_config.json`` of transformers, a
-        module's ``input_mean`` and ``input_std``), else ImageNet's.
+        weights ask for (torchvision's transforms, timm's ``pretrained_cfg``, ``preprocessor_config.json`` of
+        transformers, a module's ``input_mean`` and ``input_std``), else ImageNet's.
 
     interpolation : str, default="auto"
-        "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", for resizing. "auto": what the weights of timm and
-        transformers ask for; for all others bicubic, whatever torchvision's transforms say.
+        "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", for resizing. "auto": what the weights of
+        timm and transformers ask for; for all others bicubic, whatever torchvision's transforms say.
 
     tokens : {"patch", "cls", "patch+cls"}, default="patch"
-        Which tokens of a transformer make the maps: those of the patches, the CLS token as a map (C, 1, 1), or both as a
-        tuple. Other prefix tokens (registers) are dropped.
+        Which tokens of a transformer make the maps: those of the patches, the CLS token as a map (C, 1, 1), or both as
+        a tuple. Other prefix tokens (registers) are dropped.
 
     verbose : bool, default=False
         Show a progress bar on each pass.
@@ -125,6 +133,9 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     ----------
     fingerprint_ : str
         Hash of the weights.
+
+    dtype_ : str
+        What the network runs in, with ``dtype="auto"`` by the device that it was last built for.
 
     failed_ : dict
         The reasons for the photographs that got a zero map in the last pass, by position.
@@ -150,6 +161,9 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     parameters, of those defined elsewhere, and of :class:`~skretrieval.pooling.ClassActivationMask` and what
     contains it.
 
+    Threads: any number may use one fitted extractor and its maps at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     Examples
     --------
     >>> import numpy as np
@@ -168,7 +182,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         "backbone": [str, nn.Module, callable],
         "weights": [str, os.PathLike, None],
         "layers": [str, Integral, "array-like", None],
-        "dtype": [StrOptions(set(_DTYPES))],
+        "dtype": [StrOptions({*_DTYPES, "auto"})],
         "store_weights": ["boolean"],
         "random_state": ["random_state"],
         "normalization": [StrOptions({"auto"}), "array-like"],
@@ -188,6 +202,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         weights: str | os.PathLike | None = "DEFAULT",
         layers: str | int | Sequence[str] | Sequence[int] | None = None,
         image_size: int | Sequence[int] | None = 1024,
+        enlarge: bool = True,
         multi_resolution: str | None = None,
         batch_size: int = 8,
         device: str | torch.device = "auto",
@@ -209,6 +224,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         self.weights = weights
         self.layers = layers
         self.image_size = image_size
+        self.enlarge = enlarge
         self.multi_resolution = multi_resolution
         self.batch_size = batch_size
         self.device = device
@@ -227,6 +243,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         self.verbose = verbose
 
     fingerprint_: str
+    dtype_: str
     _state: dict
 
     def _fit_network(self, images: list) -> None:
@@ -235,7 +252,10 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
 
     def _network_key(self) -> tuple:
         prepared = (repr(self.normalization), self.interpolation, self.tokens)
-        return (*self._source(), id(self.backbone), self.dtype, str(self.torch_device()), *prepared)
+        return (*self._source(), id(self.backbone), self._dtype_name(), str(self.torch_device()), *prepared)
+
+    def _dtype_name(self) -> str:
+        return dtype_on(self.torch_device()) if self.dtype == "auto" else self.dtype
 
     def _source(self) -> tuple:
         """Name where the weights come from; comparable between processes."""
@@ -245,7 +265,8 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
 
     def _resized(self, image: Image.Image, size: int | None) -> np.ndarray:
         net = self._network()
-        return resize_longest(image, size, multiple=net.size_multiple, interpolation=net.interpolation)
+        options = {"multiple": net.size_multiple, "interpolation": net.interpolation}
+        return resize_longest(image, size, enlarge=self.enlarge, **options)
 
     def _forget_weights(self) -> None:
         for name in ("_state", "_state_source", "_state_backbone", "_asked", "fingerprint_"):
@@ -254,11 +275,12 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
     def _build(self) -> Bunch:
         """Build the network from the stored weights, else from their source; check that they are the same."""
         inner, wrap = backbones.unwrapped(self.backbone)
-        backbones.check_backbone(inner)
         own = isinstance(inner, nn.Module)  # brings its weights along, and so needs none stored
         other = self.__dict__.get("_state_backbone", self.backbone) is not self.backbone
         if own or other or self.__dict__.get("_state_source") != self._source():
             self._forget_weights()
+        if "_state" not in self.__dict__:
+            backbones.check_backbone(inner)
         if own:
             module, unfit = copy.deepcopy(inner), {}
             state = self._source_state()
@@ -303,7 +325,8 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         mean, std = checked_normalization(self.normalization, asked)
         architecture = backbones.architecture(tapped)
         multiple = size_multiple_of(tapped, module)
-        device, dtype = self.torch_device(), _DTYPES[self.dtype]
+        self.dtype_ = self._dtype_name()
+        device, dtype = self.torch_device(), _DTYPES[self.dtype_]
         tapped = tapped.to(device, dtype).to(memory_format=torch.channels_last)
         return Bunch(
             module=tapped,
@@ -324,7 +347,7 @@ class ConvFeatureExtractor(NetworkSourceMixin, StoredWeightsMixin, BaseExtractor
         input_range = ",".join(f"{value:g}" for value in (*net.mean, *net.std))
         return (
             f"{backbones.title(self.backbone)}-{self.fingerprint_}-{net.architecture}-{input_range}-{layers}-"
-            f"{self.dtype}"
+            f"{self._dtype_name()}"
             + ("" if net.interpolation == "bicubic" else f"-{net.interpolation}")
             + ("" if net.size_multiple == 1 else f"-{net.size_multiple}")
         )

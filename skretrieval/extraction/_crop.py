@@ -20,6 +20,10 @@ class ImageCrop:
         In pixels of the photograph as it is shown (after its EXIF orientation); right and bottom are
         exclusive. It must lie inside the photograph, which is checked when the photograph is read.
 
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
+
     Examples
     --------
     >>> import numpy as np

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from PIL import Image
 
-from ._formats import open_image
+from ._formats import filled_up, open_image
 from ._memory_share import share_of_memory
 from ._metadata import Parts, date_taken, orientation_of, take_apart
 from ._rgb import to_rgb
@@ -50,7 +50,9 @@ def decode(
         A longest side that suffices: a JPEG at least twice as large may be decoded at a fraction of its size, never
         below `draft`.
     truncated : {"raise", "pad"}, default="raise"
-        With "pad" what there is of a file that was cut short is decoded; the rest is grey or black.
+        With "pad" what there is of a file that was cut short is decoded; the rest is grey, black, or what the decoder
+        makes of zeros (WebP, HEIC, AVIF). JPEG 2000, QOI and DDS are read whole or not at all, and so are TIFF files
+        that have their directory at the end, as compressed ones mostly do.
 
     Returns
     -------
@@ -65,8 +67,8 @@ def decode(
     """
     parts = take_apart(data)
     pixels = parts.pixels
-    if truncated == "pad" and pixels.startswith(b"\xff\xd8"):
-        pixels += b"\xff\xd9"  # the end of a JPEG: its decoder makes the missing blocks grey
+    if truncated == "pad":
+        pixels = filled_up(pixels)
     with open_image(io.BytesIO(pixels)) as opened:
         check_sides(opened.size)
         if draft is not None and opened.format == "JPEG":
@@ -88,6 +90,8 @@ def _load(opened: Image.Image, truncated: str) -> None:
             raise
         opened.tile = []  # type: ignore[attr-defined]
         opened.load()
+        if opened.getbbox() is None:  # not one pixel came: a black photograph would be made up
+            raise
 
 
 def read_file(path: str | os.PathLike) -> bytes:
@@ -191,6 +195,10 @@ class Facts(NamedTuple):
         Of the upright photograph, in pixels.
     taken : str or None
         When, as YYYY-MM-DD HH:MM:SS.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     width: int | None

@@ -13,7 +13,7 @@ import torch
 from joblib import cpu_count, effective_n_jobs
 
 from .._cache import host_arrays, to_half
-from .._io import progress_bar
+from .._terminal import progress_bar
 from ._images import UnreadableImageWarning, image_name
 
 TOO_SMALL = ("too small", "can't be greater than actual input size", "Expected more than 1 spatial")
@@ -74,6 +74,11 @@ class FeatureMaps:
     shape : tuple (n,)
         The number of photographs; the maps themselves may differ in shape.
 
+    signed : bool, tuple of bool, or None
+        Whether the network gives negative values, too; of several layers or resolutions one for each. A property of
+        the network, not of the photographs, that poolers with ``rectify="auto"`` ask for. None where an extractor
+        from elsewhere doesn't tell.
+
     failed_ : dict
         After a pass with ``on_error="warn"``: the reason for each photograph that got a zero map, by position.
 
@@ -84,6 +89,8 @@ class FeatureMaps:
 
     ``maps[i]`` is an array of shape (C, H_i, W_i), or a tuple of arrays when the extractor has several layers or
     resolutions. ``maps[a:b]``, ``maps[index_array]``, ``maps[mask]`` and ``maps[key, ...]`` are again lazy.
+
+    Threads: any number may go through one at the same time; ``failed_`` is that of the pass that began last.
     """
 
     def __init__(self, extractor: Any, images: list, positions: np.ndarray | None = None) -> None:
@@ -92,6 +99,7 @@ class FeatureMaps:
         self.positions = np.arange(len(images)) if positions is None else positions
         self.failed_: dict[int, str] = {}
         self._reported: set[int] = set()  # failures that a warning has listed; shared with subsets
+        self._told: set[str] = set()  # other warnings that were given; shared with subsets
 
     def head(self) -> FeatureMaps:
         """Return the first entry as a sequence that warns of nothing, to look at the shape of things."""
@@ -99,10 +107,25 @@ class FeatureMaps:
         first._reported = set(first.positions.tolist())
         return first
 
+    def tell_once(self, what: str) -> bool:
+        """Tell whether a warning about these maps, named `what`, is the first of its kind; True once."""
+        first = what not in self._told
+        self._told.add(what)
+        return first
+
     @property
     def shape(self) -> tuple[int]:
         """The number of entries, as a one-element tuple."""
         return (len(self.images),)
+
+    @property
+    def signed(self) -> bool | tuple[bool, ...] | None:
+        """Whether the network gives negative values, one for each map of an entry; None where nobody tells."""
+        tell = getattr(self.extractor, "signed", None)
+        if tell is None:
+            return None
+        signs = tuple(tell())
+        return signs[0] if len(signs) == 1 else signs
 
     def __len__(self) -> int:
         return len(self.images)
@@ -132,7 +155,7 @@ class FeatureMaps:
             key = key if key.size else key.astype(int)  # an empty list would index with floats
         chosen = np.arange(len(self))[key]
         subset = FeatureMaps(self.extractor, [self.images[i] for i in chosen], self.positions[chosen])
-        subset._reported = self._reported
+        subset._reported, subset._told = self._reported, self._told
         return subset
 
     def __iter__(self) -> Iterator:

@@ -32,6 +32,9 @@ FORMATS = (
     *("PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM"),
 )
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # brands
+_BEGINNINGS = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"ftypavif": "AVIF", b"ftypavis": "AVIF"}
+_BEGINNINGS |= {b"ftyp" + brand: "HEIC" for brand in _HEIC}
+_MOST_FILLED = 2**26  # bytes
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 
 
@@ -93,7 +96,27 @@ def open_image(stream: BinaryIO) -> Image.Image:
         raise ValueError('it is HEIC, which takes the extra heif: pip install "scikit-retrieval[heif]".')
     if prefix.startswith(_JPEG_XL) and "JXL" not in formats:
         raise ValueError("it is JPEG XL, which takes a plugin of Pillow: pip install pillow-jxl-plugin.")
+    begins = next((name for mark, name in _BEGINNINGS.items() if mark in (prefix[:4], prefix[4:12])), None)
+    if begins is not None:
+        raise ValueError(f"it begins as {begins} and cannot be opened: it is damaged or was cut short.")
     raise Image.UnidentifiedImageError("not an image file, or an empty one")
+
+
+def filled_up(data: bytes) -> bytes:
+    """Give a file that was cut short the end that its decoder waits for, or zeros up to the length that it states."""
+    if data.startswith(b"\xff\xd8"):
+        return data + b"\xff\xd9"  # the end of a JPEG: its decoder makes the missing blocks grey
+    stated = len(data)
+    if data[:4] == b"RIFF" and len(data) >= 12:
+        stated = 8 + int.from_bytes(data[4:8], "little")
+    elif data[4:8] == b"ftyp":
+        stated, size = 0, 8
+        while stated + 8 <= len(data) and size >= 8:  # boxes, each with its length before it
+            size = int.from_bytes(data[stated : stated + 4], "big")
+            stated += size
+    missing = stated - len(data)
+    enough = missing <= 3 * len(data)  # of a beginning alone a photograph would be made up
+    return data + bytes(missing) if 0 < missing <= _MOST_FILLED and enough else data
 
 
 def _check_pixels(size: tuple[int, int]) -> None:

@@ -69,7 +69,8 @@ class _naming:
             raise ValueError(f"{where}: there is not enough memory to read it.") from error
         if isinstance(error, Image.UnidentifiedImageError):
             raise ValueError(f"{where}: not an image file, or an empty one.") from error
-        reason = str(error).removesuffix(".") or type(error).__name__
+        text = " ".join(str(error).split())  # some decoders break lines
+        reason = text.removesuffix(".") or type(error).__name__
         raise ValueError(f"{where}: cannot be read as an image: {reason}.") from error
 
 
@@ -158,7 +159,7 @@ def _crop(image: Image.Image, box: tuple) -> Image.Image:
     return image.crop((left, top, right, bottom))
 
 
-def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]:
+def scaled_size(width: int, height: int, longest: int | None, *, enlarge: bool = True) -> tuple[int, int]:
     """Return the size that a photograph is resized to.
 
     Parameters
@@ -167,6 +168,8 @@ def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]
         Its size in pixels.
     longest : int or None
         Pixels of the longest side of the result; None keeps the size.
+    enlarge : bool, default=True
+        Whether a smaller photograph is scaled up to `longest`; else it keeps its size.
 
     Returns
     -------
@@ -178,15 +181,22 @@ def scaled_size(width: int, height: int, longest: int | None) -> tuple[int, int]
     >>> from skretrieval.extraction import scaled_size
     >>> scaled_size(4000, 3000, 1024)
     (1024, 768)
+    >>> scaled_size(640, 480, 1024, enlarge=False)
+    (640, 480)
     """
-    if longest is None:
+    if longest is None or (not enlarge and max(width, height) <= longest):
         return width, height
     scale = longest / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def resize_longest(
-    image: Image.Image, longest: int | None, *, multiple: int = 1, interpolation: str = "bicubic"
+    image: Image.Image,
+    longest: int | None,
+    *,
+    enlarge: bool = True,
+    multiple: int = 1,
+    interpolation: str = "bicubic",
 ) -> np.ndarray:
     """Resize a photograph as the extractors do: bicubic unless said otherwise, with antialiasing.
 
@@ -196,6 +206,8 @@ def resize_longest(
         Mode RGB or L.
     longest : int or None
         Pixels of the longest side of the result; None keeps the size.
+    enlarge : bool, default=True
+        Whether a smaller photograph is scaled up to `longest`; else it keeps its pixels.
     multiple : int, default=1
         The sides become the nearest multiples of it: nothing is cut away, the proportions change a little.
     interpolation : str, default="bicubic"
@@ -213,7 +225,7 @@ def resize_longest(
     >>> resize_longest(Image.new("RGB", (80, 60)), 40).shape
     (30, 40, 3)
     """
-    width, height = scaled_size(*image.size, longest)
+    width, height = scaled_size(*image.size, longest, enlarge=enlarge)
     if multiple > 1:
         width, height = (max(1, round(side / multiple)) * multiple for side in (width, height))
     size = (width, height)

@@ -40,7 +40,7 @@ def checked_normalization(normalization: Any, asked: Bunch) -> tuple[tuple, tupl
 
 def _three(values: Any, name: str, what: str) -> tuple[float, ...]:
     listed = [values] * 3 if isinstance(values, Real) else list(values) if hasattr(values, "__len__") else []
-    if len(listed) != 3 or not all(isinstance(value, Real) and np.isfinite(value) for value in listed):
+    if len(listed) != 3 or not all(isinstance(value, Real) and np.isfinite(float(value)) for value in listed):
         raise ValueError(
             f"{what}: {name} must be one finite number or three, one per RGB channel, got {values!r}."
         )
@@ -53,7 +53,7 @@ def size_multiple_of(tapped: nn.Module, module: nn.Module) -> int:
         found = tapped.size_multiple
         return 1 if found is None else int(found)  # type: ignore[arg-type]
     own: Any = getattr(module, "size_multiple", 1)
-    if isinstance(own, bool) or not isinstance(own, Integral) or not 1 <= own <= _LARGEST_MULTIPLE:
+    if isinstance(own, bool) or not isinstance(own, Integral) or not 1 <= int(own) <= _LARGEST_MULTIPLE:
         raise ValueError(
             f"size_multiple of {type(module).__name__} must be a number from 1 to {_LARGEST_MULTIPLE}, got {own!r}."
         )

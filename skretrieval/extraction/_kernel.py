@@ -75,6 +75,11 @@ class ConvKernelExtractor(BaseExtractor):
         Longest side in pixels; None keeps the size. Several sizes are multi-resolution. The filters are a few
         pixels wide, so the size is also the scale at which the network looks.
 
+    enlarge : bool, default=True
+        Whether photographs (or the boxes of an `ImageCrop`) with fewer pixels than `image_size` are scaled up to it, as
+        the published protocols do. False takes them with the pixels that they have, which for one's own photographs
+        costs less and invents nothing; with several sizes each is capped.
+
     multi_resolution : {"sum", "stack"} or None, default=None
         With several sizes: sum the maps, bilinearly resized to the largest, or give a tuple of maps, in the given
         order. None means "stack".
@@ -157,6 +162,9 @@ class ConvKernelExtractor(BaseExtractor):
     is exactly 0, so poolers that count zeros (SJW, CroW) have little to count: GeM, R-MAC and GR-MAC suit these
     maps better.
 
+    Threads: any number may use one fitted extractor and its maps at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     .. [1] J. Mairal, P. Koniusz, Z. Harchaoui, C. Schmid, "Convolutional kernel networks", NIPS 2014.
@@ -200,6 +208,7 @@ class ConvKernelExtractor(BaseExtractor):
         n_images: int = 100,
         n_patches: int = 20000,
         image_size: int | Sequence[int] | None = 224,
+        enlarge: bool = True,
         multi_resolution: str | None = None,
         batch_size: int = 8,
         device: str | torch.device = "auto",
@@ -223,6 +232,7 @@ class ConvKernelExtractor(BaseExtractor):
         self.n_images = n_images
         self.n_patches = n_patches
         self.image_size = image_size
+        self.enlarge = enlarge
         self.multi_resolution = multi_resolution
         self.batch_size = batch_size
         self.device = device

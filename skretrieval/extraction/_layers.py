@@ -52,6 +52,7 @@ def maps_of(
     """
     library, name = library_of(backbone)
     reader: Any
+    make_empty: Any
     if library is _timm:
         reader, make_empty = _timm.TimmReader(module), partial(_timm.build, name)
     elif library is _transformers:
@@ -60,7 +61,9 @@ def maps_of(
             partial(_transformers.build, name, config),
         )
     else:
-        reader, make_empty = reader_of(module), lambda: copy.deepcopy(module).to("meta")
+        reader = reader_of(module)
+        if reader is not None:  # a copy from before the module has hooks
+            make_empty = partial(nn.Module.to, copy.deepcopy(module), "meta")
     numbers = [layer for layer in _listed(layers) if isinstance(layer, Integral)]
     if reader is None or (isinstance(reader, MaxVitReader) and layers is not None and not numbers):
         if tokens != "patch":
@@ -85,8 +88,9 @@ def _stages_by_number(backbone: Any, layers: Any) -> list[str]:
         raise ValueError(f"layers={layers!r}: only of a network by name are the layers known by numbers.")
     ends = block_ends(backbone)
     names = []
+    number: Any
     for number in _listed(layers):
-        if not isinstance(number, Integral) or not -len(ends) <= number < len(ends):
+        if not isinstance(number, Integral) or not -len(ends) <= int(number) < len(ends):
             raise ValueError(
                 f"layers={layers!r}: {backbone} has {len(ends)} stages, numbered from 0; give numbers or names."
             )

@@ -234,6 +234,8 @@ def project(part: Any, tokens: torch.Tensor, facet: str) -> torch.Tensor:
     """Return the queries, keys or values that an attention makes of its input: the outputs of its linear layer."""
     place = FACETS.index(facet)
     found: Any = _projections(part)
+    weight: torch.Tensor
+    bias: torch.Tensor | None
     if len(found) == 3:
         return found[place](tokens)
     if isinstance(part, nn.MultiheadAttention):

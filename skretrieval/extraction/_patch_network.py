@@ -56,6 +56,8 @@ class PatchNetwork(nn.Module):
     The whole of a photograph is that which the extractor hands over: it has been resized to `image_size` before.
     The vectors of VGG16 cost one run of the network per window: MOP-CNN at 256 pixels needs up to 75 per photograph.
 
+    Threads: any number may call one network at the same time, as long as nobody changes it.
+
     References
     ----------
     Babenko, Slesarev, Chigorin, Lempitsky, "Neural codes for image retrieval", ECCV 2014.

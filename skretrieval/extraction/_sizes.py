@@ -105,8 +105,8 @@ def _cuts(maps: nn.Module) -> bool:
     )  # fmt: skip
 
 
-def _takes(maps: nn.Module, step: int, device: torch.device) -> bool:
-    n = max(1, maps.reader.native // step)  # type: ignore[union-attr, operator]
+def _takes(maps: NetworkMaps, step: int, device: torch.device) -> bool:
+    n: int = max(1, maps.reader.native // step)
     sizes = [(step * n, step * (n + 1)), (step * (n + 2), step * n)]
     if step == 1:
         sizes = [(n + 5, n - 3), (n - 11, n + 9)]

@@ -28,6 +28,7 @@ def read_state_dict(path: Any) -> dict:
     ``net``, ``network``, then running averages (``state_dict_ema``, ``model_ema``, ``ema``). The prefixes of
     DataParallel and torch.compile are taken off.
     """
+    state: Any
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"weights={path!r}: no such file.")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from torch import nn
+
+from ._backbones import unwrapped
 
 
 class StoredWeightsMixin(BaseEstimator):
@@ -51,7 +55,19 @@ class StoredWeightsMixin(BaseEstimator):
         self._state = weights
         return self
 
+    def __copy__(self) -> Self:
+        """Copy all but the network that is built, and a backbone of the user's, which both then have."""
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(self._state_but_backbone())
+        return copied
+
     def __getstate__(self) -> dict:
+        state = self._state_but_backbone()
+        if "backbone" in state:
+            state["backbone"] = _with_stored_tensors(state["backbone"])
+        return state
+
+    def _state_but_backbone(self) -> dict:
         state = super().__getstate__()
         state.pop("_state_backbone", None)  # compared by identity, which ends with the process
         if not self.store_weights:
@@ -64,6 +80,63 @@ class StoredWeightsMixin(BaseEstimator):
         if "_state" in state:
             state = {**state, "_state": from_arrays(state["_state"])}
         super().__setstate__(state)
+        _put_tensors(state.get("backbone"))
+
+
+class StoredTensor:
+    """Stands for a weight in the pickle of a module of the user's.
+
+    Parameters
+    ----------
+    tensor : Tensor or Parameter
+        The weight.
+    """
+
+    def __init__(self, tensor: torch.Tensor):
+        self.plain = to_arrays({"": tensor})
+        self.is_parameter = isinstance(tensor, nn.Parameter)
+        self.requires_grad = tensor.requires_grad
+
+    @cached_property
+    def tensor(self) -> torch.Tensor:
+        """The weight, on the CPU; always the same object, for modules may share one."""
+        tensor = from_arrays(self.plain)[""]
+        if self.is_parameter:
+            return nn.Parameter(tensor, requires_grad=self.requires_grad)
+        return tensor.requires_grad_(self.requires_grad)
+
+
+def _module_in(backbone: Any) -> nn.Module | None:
+    inner = backbone if isinstance(backbone, nn.Module) else unwrapped(backbone)[0]
+    return inner if isinstance(inner, nn.Module) else None
+
+
+def _with_stored_tensors(backbone: Any) -> Any:
+    """Copy a backbone, if there is a module in it, without its tensors, whose pickles name addresses.
+
+    Modules that see to their pickles themselves stay as they are.
+    """
+    module = _module_in(backbone)
+    if module is None:
+        return backbone
+    parts = list(module.modules())
+    if any(type(part).__reduce__ is not object.__reduce__ or hasattr(part, "__deepcopy__") for part in parts):
+        return backbone
+    memo: dict[int, Any] = {}
+    for part in parts:
+        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+            usual = type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout is torch.strided
+            if usual and not tensor.is_quantized and not tensor.is_meta:
+                memo[id(tensor)] = StoredTensor(tensor)
+    return copy.deepcopy(backbone, memo)
+
+
+def _put_tensors(backbone: Any) -> None:
+    """Undo :func:`_with_stored_tensors` in its copy."""
+    module = _module_in(backbone)
+    for part in () if module is None else module.modules():
+        for own in (vars(part)["_parameters"], vars(part)["_buffers"]):
+            own |= {name: kept.tensor for name, kept in own.items() if isinstance(kept, StoredTensor)}
 
 
 def to_arrays(state: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -92,7 +92,10 @@ def build(name: str, config: str | None = None) -> nn.Module:
         values = json.loads(config)
         found = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     try:
-        return transformers.AutoModel.from_config(found)
+        try:  # what pools the tokens takes no part in maps
+            return transformers.AutoModel.from_config(found, add_pooling_layer=False)
+        except TypeError:
+            return transformers.AutoModel.from_config(found)
     except ValueError as error:
         raise ValueError(f"backbone='hf:{name}': {first_line(error)}.") from error
 
@@ -109,9 +112,10 @@ def default_state_dict(name: str) -> dict:
     config = config_of(name)
     try:
         with quiet():
-            return transformers.AutoModel.from_pretrained(
-                name, config=config, trust_remote_code=False
-            ).state_dict()
+            found = transformers.AutoModel.from_pretrained(
+                name, config=config, trust_remote_code=False, output_loading_info=True
+            )
+        return _loaded(*found)
     except Exception as error:  # the hub and its client raise errors of many kinds
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
@@ -119,6 +123,32 @@ def default_state_dict(name: str) -> dict:
             f"The weights of 'hf:{name}' could not be read or downloaded ({first_line(error)}). "
             f"{_where(name)}, or give the path of a state dict as `weights`."
         ) from error
+
+
+def converted(name: str, state: dict) -> dict:
+    """Give weights of a file the names that the network has, also those of a classifier or of an earlier release.
+
+    Raises
+    ------
+    ValueError
+        If they are not those of the network.
+    """
+    config = config_of(name)
+    with torch.device("meta"):
+        kind: Any = type(_library().AutoModel.from_config(config))
+    try:
+        with quiet():
+            return _loaded(
+                *kind.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
+            )
+    except RuntimeError as error:
+        raise ValueError(f"The weights do not fit the backbone 'hf:{name}': {first_line(error)}.") from error
+
+
+def _loaded(network: Any, report: dict[str, Any]) -> dict:
+    """Return the weights that came; transformers makes up those that are missing."""
+    missing = set(report["missing_keys"])
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in missing}
 
 
 @contextlib.contextmanager
@@ -184,8 +214,8 @@ def asked(name: str) -> Bunch:
     if values.get("do_normalize") is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     return Bunch(
-        mean=tuple(float(value) for value in mean),
-        std=tuple(float(value) for value in std),
+        mean=tuple(mean) if isinstance(mean, list) else mean,
+        std=tuple(std) if isinstance(std, list) else std,
         interpolation=_RESAMPLING.get(values.get("resample", 3), "bicubic"),
         licence=_licence(name),
     )

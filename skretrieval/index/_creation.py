@@ -20,8 +20,20 @@ from . import _models
 from ._encoder import halves_of
 from ._info import now, package_versions
 from ._rows import sync_folder
-from ._table import DATABASE, OUR_NAME, make_tables, open_engine, put_settings, transaction
+from ._table import (
+    DATABASE,
+    FILES,
+    OUR_NAME,
+    IndexDamagedError,
+    check_is_ours,
+    check_is_regular,
+    make_tables,
+    open_engine,
+    put_settings,
+    transaction,
+)
 from ._walk import EXCLUDED
+from ._writer import writer
 
 _HALF_MADE = re.compile(r"\.creating-[0-9a-f]{32}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -90,6 +102,7 @@ def make_index(
     pipeline: Pipeline,
     settings: dict[str, Any],
     fill: Callable[[sa.Engine, Path], None] | None = None,
+    replaces: bool = False,
 ) -> None:
     """Make an index in a folder that has none.
 
@@ -103,6 +116,8 @@ def make_index(
         What :meth:`ImageIndex.info` is to say of how it was made.
     fill : callable, optional
         Takes the engine and the folder where the index lies until it is whole, and writes what it is to hold.
+    replaces : bool, default=False
+        Whether it takes the place of the database that lies there.
 
     Raises
     ------
@@ -129,7 +144,13 @@ def make_index(
         made = [half / file for file in os.listdir(half) if OUR_NAME.fullmatch(file)]
         for file in made:
             move_into_place(file, folder / file.name)
-        _put_into_place(half / DATABASE, folder / DATABASE)  # last: now it is an index
+        # last: now it is an index
+        if replaces:
+            for end in ("-wal", "-shm", "-journal"):  # of the old one, which would be taken for the new one's
+                (folder / f"{DATABASE}{end}").unlink(missing_ok=True)
+            move_into_place(half / DATABASE, folder / DATABASE)
+        else:
+            _put_into_place(half / DATABASE, folder / DATABASE)
         sync_folder(folder)
     finally:
         for name in os.listdir(half):
@@ -140,7 +161,7 @@ def make_index(
 
 def _weights_licence(pipeline: Pipeline) -> str | None:
     """Return the licence of the network's weights, where it is known before any photograph is described."""
-    extractor = pipeline.steps[0][1] if pipeline.steps else None
+    extractor: Any = pipeline.steps[0][1] if pipeline.steps else None
     if not hasattr(extractor, "weights_licence"):
         return None
     try:
@@ -159,3 +180,48 @@ def _put_into_place(finished: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(f"{path.parent} holds an index already, which was made just now.") from None
         move_into_place(finished, path)
+
+
+def replace_index(folder: Path, pipeline: Pipeline, settings: dict[str, Any]) -> None:
+    """Make an empty index in place of one that is there, damaged or not.
+
+    Files that the old one says it made are deleted; whatever its table no longer tells of stays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    IndexDamagedError
+        If the database does not have our mark.
+    """
+    check_is_ours(folder / DATABASE)
+    with writer(folder):
+        before = _files_of(folder)
+        _checkpoint(folder)
+        make_index(folder, pipeline, settings, replaces=True)
+        for name in before - _files_of(folder):
+            with contextlib.suppress(OSError, IndexDamagedError):  # gone, or of somebody else
+                check_is_regular(folder / name)
+                (folder / name).unlink()
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Return the names of files that the table of an index has, as far as it can be read."""
+    names: set[str] = set()
+    with (
+        contextlib.suppress(OSError, IndexDamagedError),
+        transaction(open_engine(folder), folder) as connection,
+    ):
+        for (name,) in connection.execute(sa.select(FILES.c.file)):
+            if isinstance(name, str) and OUR_NAME.fullmatch(name):
+                names.add(name)
+    return names
+
+
+def _checkpoint(folder: Path) -> None:
+    """Write all into the database file itself, so that whoever opens it before it is replaced finds it whole."""
+    with (
+        contextlib.suppress(OSError, IndexDamagedError, sa.exc.DBAPIError),  # it may be damaged
+        open_engine(folder, write=True).connect() as connection,
+    ):
+        connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]

@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ._table import IMAGES, printable
+from .._terminal import printable
+from ._table import IMAGES
 
 #: What conditions may name: columns, and how they compare.
 FIELDS: dict[str, Any] = {
@@ -165,8 +166,7 @@ class _Parser:
         if self.kind == "text" and (text or name not in _NUMBERS):
             raw = self.step()
             raw = raw[1:-1].replace(raw[0] * 2, raw[0])
-            # names are stored as they are printed, without what is no text
-            return "".join(printable(part) if "\ud800" <= part <= "\udfff" else part for part in raw)
+            return printable(raw)  # names are stored as they are printed
         if self.kind == "number" and not text:
             raw = self.step()
             if name in _NUMBERS:

@@ -33,11 +33,14 @@ class Found(NamedTuple):
         In the retriever's metric.
     metric : str
         Its name.
+    regions : list of int or None
+        Which region of each photograph matched; None where photographs have one descriptor.
     """
 
     ids: list[int]
     distances: list[float]
     metric: str
+    regions: list[int] | None = None
 
 
 class Gallery:
@@ -53,6 +56,8 @@ class Gallery:
         Fitted steps that a query goes through, and the unfitted retriever.
     sets : tuple of ndarray (starts, counts), or None
         Where each photograph's rows lie, if it has several.
+    live : ndarray, or None where all are
+        The rows of photographs that are not blank, for a retriever that learns from what it finds.
     """
 
     def __init__(
@@ -61,9 +66,10 @@ class Gallery:
         rows: np.ndarray,
         search: Pipeline,
         sets: tuple[np.ndarray, np.ndarray] | None,
+        live: np.ndarray | None = None,
     ):
-        self.state, self.rows, self.search_steps, self.sets = state, rows, search, sets
-        self.retriever = clone(search.steps[-1][1]).fit(self._items(None))
+        self.state, self.rows, self.search_steps, self.sets, self.live = state, rows, search, sets, live
+        self.retriever = clone(search.steps[-1][1]).fit(self._items(live))
 
     @property
     def n_items(self) -> int:
@@ -94,9 +100,10 @@ class Gallery:
             raise ValueError("The photograph has no structure to search for: its descriptor is zero.")
         for _, step in self.search_steps.steps[:-1]:
             query = step.transform(query)
-        retriever, items = self.retriever, None
-        if where is not None:
-            items = self._that_hold(connection, where)
+        retriever, items = self.retriever, self.live
+        holds = None if where is None else condition(where)
+        if holds is not None:
+            items = self._that_hold(connection, holds)
             if len(items) == 0:
                 return Found([], [], _metric(retriever))
             retriever = clone(self.search_steps.steps[-1][1]).fit(self._items(items))
@@ -105,39 +112,37 @@ class Gallery:
             k = min(k, size)
             distances, places = retriever.kneighbors(query, n_neighbors=k)
             found = places[0] if items is None else items[places[0]]
-            ids, kept = self._images_of(connection, self._first_rows(found), distances[0], where)
+            ids, at = self._images_of(connection, self._first_rows(found), holds)
             if len(ids) >= n_neighbors or k == size:
-                return Found(ids[:n_neighbors], kept[:n_neighbors], _metric(retriever))
+                ids, at = ids[:n_neighbors], at[:n_neighbors]
+                regions = None
+                if self.sets is not None and ids:
+                    regions = retriever.matched_regions(query, places[:, at])[0, :, 1].tolist()
+                return Found(ids, distances[0][at].tolist(), _metric(retriever), regions)
             k *= 2  # rows of no photograph stand among them
 
-    def _that_hold(self, connection: sa.Connection, where: str) -> np.ndarray:
+    def _that_hold(self, connection: sa.Connection, holds: sa.ColumnElement[bool]) -> np.ndarray:
         """Return the items of which a photograph meets a condition."""
-        chosen = sa.select(IMAGES.c.row).where(
-            IMAGES.c.row.is_not(None), sa.not_(IMAGES.c.blank), condition(where)
-        )
+        chosen = sa.select(IMAGES.c.row).where(IMAGES.c.row.is_not(None), sa.not_(IMAGES.c.blank), holds)
         rows = np.unique(np.array(connection.execute(chosen).scalars().all(), dtype=np.int64))
         return rows if self.sets is None else np.searchsorted(self.sets[0], rows)
 
     def _images_of(
-        self, connection: sa.Connection, rows: np.ndarray, distances: np.ndarray, where: str | None
-    ) -> tuple[list[int], list[float]]:
-        """Return the photographs whose rows these are, with their distances; blank ones match nothing."""
+        self, connection: sa.Connection, rows: np.ndarray, holds: sa.ColumnElement[bool] | None
+    ) -> tuple[list[int], list[int]]:
+        """Return the photographs whose rows these are, and which of them each has; blank ones match nothing."""
         by_row: dict[int, list[int]] = {}
         for start in range(0, len(rows), 500):
             part = rows[start : start + 500].tolist()
             chosen = sa.select(IMAGES.c.row, IMAGES.c.id).where(
                 IMAGES.c.row.in_(part), sa.not_(IMAGES.c.blank)
             )
-            if where is not None:
-                chosen = chosen.where(condition(where))
+            if holds is not None:
+                chosen = chosen.where(holds)
             for row, number in connection.execute(chosen.order_by(IMAGES.c.path)):
                 by_row.setdefault(row, []).append(number)
-        pairs = [
-            (number, float(distance))
-            for row, distance in zip(rows.tolist(), distances, strict=True)
-            for number in by_row.get(row, ())
-        ]
-        return [number for number, _ in pairs], [distance for _, distance in pairs]
+        pairs = [(number, place) for place, row in enumerate(rows.tolist()) for number in by_row.get(row, ())]
+        return [number for number, _ in pairs], [place for _, place in pairs]
 
 
 def open_gallery(
@@ -163,14 +168,22 @@ def open_gallery(
             raise IndexDamagedError(f"{folder} is damaged: it has more whitened rows than descriptors.")
         search, rows = load(settings["search"]), gallery
     sets = _sets(connection)
-    # where each content has one row, other photographs in the table change nothing of what was fitted
-    state = (rows, settings["model"], settings["search"], None if sets is None else settings["generation"])
+    # Where each content has one row, other photographs in the table change nothing of what was fitted: rows of none
+    # are passed over when they are found. A wrapper, such as query expansion, must not find them at all.
+    learns = hasattr(search.steps[-1][1], "retriever")
+    generation = settings["generation"] if learns or sets is not None else None
+    state = (rows, settings["model"], settings["search"], generation)
     if before is not None and before.state == state:
         return before
     if sets is not None:  # those that were described since the whitening are found after it
         there = sets[0] < rows.n_rows
         sets = sets[0][there], sets[1][there]
-    return Gallery(state, mapped(folder, rows), search, sets)
+    live = None
+    if learns and sets is None:
+        chosen = sa.select(IMAGES.c.row).where(IMAGES.c.row < rows.n_rows, sa.not_(IMAGES.c.blank)).distinct()
+        found = np.array(connection.execute(chosen.order_by(IMAGES.c.row)).scalars().all(), dtype=np.int64)
+        live = found if 0 < len(found) < rows.n_rows else None
+    return Gallery(state, mapped(folder, rows), search, sets, live)
 
 
 def _sets(connection: sa.Connection) -> tuple[np.ndarray, np.ndarray] | None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sklearn.pipeline import Pipeline
 
 from . import _info, _models
-from ._creation import begin, first_model, folder_of, is_free, make_index
+from ._creation import begin, first_model, folder_of, is_free, make_index, replace_index
 from ._encoder import fitted, halves_of, how_to_run, pipeline_of
 from ._reader import Reader
 from ._renewal import refresh, remove_unused
@@ -24,7 +24,8 @@ from ._table import (
     put_settings,
     transaction,
 )
-from ._update import Update, UpdateReport, root_of
+from ._update import Update, UpdateReport
+from ._walk import root_of
 from ._writer import Updates, writer
 
 
@@ -56,6 +57,11 @@ class ImageIndex(Reader):
     ValueError
         If the index is damaged or a newer release wrote it; the message says what, and what to do.
 
+    Notes
+    -----
+    Threads: any number may search one index and look at it, also while one updates it; of several that would
+    change it at the same time, the others are refused with an error.
+
     Examples
     --------
     >>> import shutil, tempfile
@@ -82,6 +88,7 @@ class ImageIndex(Reader):
         *,
         trust: Collection[str] = (),
         settings: dict[str, Any] | None = None,
+        rebuild: bool = False,
     ) -> ImageIndex:
         """Make an empty index.
 
@@ -96,6 +103,9 @@ class ImageIndex(Reader):
             As for the class.
         settings : dict, default=None
             What :meth:`info` is to say of how it was made; of values that JSON holds.
+        rebuild : bool, default=False
+            Take the place of an index that is there, also of a damaged one that cannot be opened. Only files that it
+            says it made are deleted; the photographs are not touched.
 
         Returns
         -------
@@ -105,12 +115,16 @@ class ImageIndex(Reader):
         Raises
         ------
         FileExistsError
-            If the folder holds an index, or anything else.
+            If the folder holds an index (without `rebuild`), or anything else.
         ValueError, TypeError
-            If `encoder` is no recipe or Pipeline, or cannot be written by skops.
+            If `encoder` is no recipe or Pipeline, or cannot be written by skops; to be rebuilt, if the database in
+            the folder does not have the mark of an index.
         """
         folder = folder_of(where)
         pipeline = pipeline_of(encoder)
+        if rebuild and os.path.lexists(folder / DATABASE):
+            replace_index(folder, pipeline, settings or {})
+            return cls(folder, trust=trust)
         if not is_free(folder):
             what = "an index already" if (folder / DATABASE).exists() else "other things"
             raise FileExistsError(f"{folder} holds {what}. Give a folder that is empty or not there.")

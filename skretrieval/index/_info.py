@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from .._terminal import printable
 from .._version import __version__
 from . import _models
 from ._gallery import check_rows, live_rows
@@ -28,7 +29,6 @@ from ._table import (
     OUR_NAME,
     IndexDamagedError,
     given_path,
-    printable,
     settings_of,
 )
 
@@ -111,17 +111,19 @@ def info_of(connection: sa.Connection, where: Path) -> dict[str, Any]:
         return connection.execute(sa.select(sa.func.count(of)).where(*conditions)).scalar_one()
 
     kept = ("id", "format_version", "folder", "generation", "created", "exclude", "settings", "versions")
+    n_images, n_bytes = count(IMAGES.c.id, readable), bytes_of(where)
     return {
         **{key: settings[key] for key in kept},
         "where": str(where),
-        "n_images": count(IMAGES.c.id, readable),
+        "n_images": n_images,
         "n_labels": count(IMAGES.c.label.distinct(), readable, IMAGES.c.label != ""),
         "n_skipped": count(IMAGES.c.id, IMAGES.c.reason.is_not(None)),
         "n_blank": count(IMAGES.c.id, IMAGES.c.blank),
         "dimension": getattr(gallery or descriptors, "n_columns", None),
         "n_rows": n_rows,
         "n_unused_rows": (descriptors.n_rows if descriptors else 0) - n_rows,
-        "n_bytes": bytes_of(where),
+        "n_bytes": n_bytes,
+        "n_bytes_per_image": n_bytes / n_images if n_images else None,
         "complete": settings["encoder"] is not None and not (settings["stale"] and gallery is not None),
         "changed_versions": {
             name: [settings["versions"].get(name), number]

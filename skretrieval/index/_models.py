@@ -21,9 +21,10 @@ from sklearn.pipeline import Pipeline
 from .. import extraction, pooling, postprocessing, retrieval
 from .._io import atomic_write, hash_bytes
 from .._linalg import WhiteningAxes
+from .._terminal import printable
 from ..extraction import ConvFeatureExtractor
 from ._rows import sync_folder
-from ._table import FILES, OUR_NAME, IndexDamagedError, check_is_regular, printable, transaction
+from ._table import FILES, OUR_NAME, IndexDamagedError, check_is_regular, transaction
 
 _LARGEST_MODEL, _LARGEST_WEIGHTS = 2**31, 2**36  # bytes; skops unpacks a file in memory
 
@@ -243,6 +244,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 def _write(folder: Path, file: str, content: bytes) -> None:
+    """Write a file under the name that was noted: another one, as for an atomic write, a kill would leave unknown."""
     if _holds(folder / file, content):
         return
     (folder / file).unlink(missing_ok=True)

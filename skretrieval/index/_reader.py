@@ -11,11 +11,13 @@ import numpy as np
 import sqlalchemy as sa
 from sklearn.pipeline import Pipeline
 
+from .._terminal import printable
 from ..extraction import ImageCrop
 from . import _gallery, _info, _models
 from ._creation import folder_of
+from ._matched import RegionBoxes
 from ._results import SearchResults, path_of, results_of
-from ._table import IMAGES, IndexDamagedError, open_engine, printable, stamp, transaction
+from ._table import IMAGES, IndexDamagedError, open_engine, stamp, transaction
 
 T = TypeVar("T")
 
@@ -37,6 +39,7 @@ class Reader:
         self._lock = threading.RLock()
         self._models: dict[str, Pipeline] = {}
         self._gallery: _gallery.Gallery | None = None
+        self._boxes: RegionBoxes | None = None
         self._engine = open_engine(self.where)
         self._in_one_state(lambda connection, settings: None)
 
@@ -59,7 +62,7 @@ class Reader:
     def close(self) -> None:
         """Let go of the models and of the mapped descriptors; the next search loads them again."""
         with self._lock:
-            self._models, self._gallery = {}, None
+            self._models, self._gallery, self._boxes = {}, None, None
 
     def _in_one_state(self, work: Callable[[sa.Connection, dict[str, Any]], T]) -> T:
         """Do what only reads, on one state of the index.
@@ -149,12 +152,19 @@ class Reader:
             image = _file_of(connection, settings["folder"], int(image))
         item = image if box is None else ImageCrop(image, box)
         found = gallery.search(connection, self._encoder(settings), item, n_neighbors, where)
-        return results_of(connection, found, settings["folder"], image, box)
+        return results_of(connection, found, settings["folder"], image, box, self._region_boxes(settings))
 
     def _encoder(self, settings: dict[str, Any]) -> Pipeline:
         if settings["encoder"] is None:
             raise ValueError(f"{self.where} is empty: run an update first.")
         return self._load(settings["encoder"])
+
+    def _region_boxes(self, settings: dict[str, Any]) -> RegionBoxes:
+        encoder = self._encoder(settings)
+        with self._lock:  # once for all threads
+            if self._boxes is None or self._boxes.encoder is not encoder:
+                self._boxes = RegionBoxes(encoder)
+            return self._boxes
 
     def _load(self, digest: str) -> Pipeline:
         """Load a model of the index, once for all threads."""
@@ -196,6 +206,11 @@ class Reader:
             return _info.info_of(connection, self.where)
 
         return self._in_one_state(look)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, as :meth:`ImageIndex.create` was told; :meth:`info` tells more, and counts."""
+        return self._in_one_state(lambda connection, settings: settings["settings"])
 
     def skipped(self) -> dict[str, str]:
         """Return the files that could not be read, as they are printed, and why."""

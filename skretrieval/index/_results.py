@@ -10,10 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from .._terminal import printable
 from ..extraction import ImageCrop
 from ..inspection import results_page
 from ._gallery import Found
-from ._table import IMAGES, given_path, printable
+from ._matched import RegionBoxes
+from ._table import IMAGES, given_path
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,18 @@ class SearchResults:
     labels : list of str
         The first folder of each name; empty for a photograph that lies in none.
     boxes : list of tuple (left, top, right, bottom) or None
-        The part of each that matched, in pixels. None for all at present: no encoder tells it yet.
+        The part of each that matched, in pixels of the upright photograph, where the encoder describes regions
+        (:class:`~skretrieval.pooling.RegionSetPooler`); else None.
     widths, heights : list of int or None
         In pixels, upright.
     taken : list of str or None
         When, as YYYY-MM-DD HH:MM:SS, where the camera says so.
     metric : str
         By which they were compared.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     query: Any
@@ -142,6 +149,7 @@ class SearchResults:
             [self.similarities],
             gallery_titles=self.names,
             settings=settings,
+            boxes=[self.boxes],
             score_name="similarity",
             n_results=max(1, len(self)),
         )
@@ -156,6 +164,7 @@ def results_of(
     folder: str,
     query: Any,
     box: tuple[float, float, float, float] | None,
+    regions: RegionBoxes,
 ) -> SearchResults:
     """Complete what a search found by what the table says of the photographs."""
     lines: dict[int, Any] = {}
@@ -173,6 +182,7 @@ def results_of(
     images = [lines[number] for number in found.ids]
     paths = [path_of(folder, line.path) for line in images]
     cosine = found.metric == "cosine"
+    matched: list[int | None] = [None] * len(images) if found.regions is None else [*found.regions]
     return SearchResults(
         query=query,
         box=box,
@@ -183,7 +193,10 @@ def results_of(
         similarities=[1 - distance if cosine else 1 / (1 + distance) for distance in found.distances],
         distances=found.distances,
         labels=[printable(line.label or "") for line in images],
-        boxes=[None] * len(images),
+        boxes=[
+            None if region is None or line.width is None else regions.box_of(region, line.width, line.height)
+            for region, line in zip(matched, images, strict=True)
+        ],
         widths=[line.width for line in images],
         heights=[line.height for line in images],
         taken=[line.taken if line.taken is None else printable(line.taken) for line in images],

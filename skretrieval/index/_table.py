@@ -21,6 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.pool import NullPool
 
+from .._terminal import printable
+
 DATABASE = "index.sqlite"
 FORMAT_VERSION = 2  # 1 was a folder of JSON, .npy and .joblib
 APPLICATION_ID = 0x736B7231  # "skr1": how SQLite's header tells our files from others'
@@ -327,18 +329,3 @@ def given_path(stored: bytes) -> str:
             f"The table of the index is damaged: it names a photograph {printable(path)!r}."
         )
     return path
-
-
-def printable(path: str) -> str:
-    r"""Return a path as it may be printed: what could steer a terminal, break a line, or is no text, is escaped.
-
-    Examples
-    --------
-    >>> from skretrieval.index._table import printable
-    >>> printable("caf\udce9/new\nline.jpg")
-    'caf\\udce9/new\\nline.jpg'
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in path
-    )

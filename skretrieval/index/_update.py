@@ -16,16 +16,17 @@ import numpy as np
 import sqlalchemy as sa
 
 from .._io import hash_bytes
+from .._terminal import printable
 from ..extraction import read_facts, read_file
 from ._encoder import describe
 from ._rows import append, new_file, note_row_file, put_row_file, row_file
-from ._table import IMAGES, given_path, printable, put_settings, settings_of, stored_path, transaction
+from ._table import IMAGES, given_path, put_settings, settings_of, stored_path, transaction
 from ._walk import Entry, Walk
 
 # What an interruption can cost at most: a batch of about so many seconds, within so many photographs and bytes.
 _BATCH_SECONDS = 5.0
 _BATCH_SIZES = (8, 256)
-_BATCH_BYTES = 2**27
+_BATCH_BYTES = 2**26  # two batches are in memory: one is read while the other is described
 _SAMPLE_BYTES = 2**29  # of the photographs that an encoder learns from, which are in memory together
 
 
@@ -60,6 +61,10 @@ class UpdateReport:
         Files that are no photographs, by suffix.
     seconds : float
         Wall clock.
+
+    Notes
+    -----
+    Threads: the one that updates changes it; others may read it meanwhile.
     """
 
     phase: str = "looking"
@@ -225,25 +230,23 @@ class Update:
         return _Read(entry, data, bytes.fromhex(hash_bytes(data)), None)
 
     def _batches(self, todo: list[Entry]) -> Generator[list[_Read], None, None]:
-        """Yield the files in batches of so many seconds of work, those of a batch read together."""
-        size = _BATCH_SIZES[0]
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            start = 0
-            while start < len(todo):
-                batch: list[Entry] = []
-                n_bytes = 0
-                for entry in todo[start : start + size]:
-                    if batch and n_bytes + entry.size > _BATCH_BYTES:
-                        break
-                    batch.append(entry)
-                    n_bytes += entry.size
-                began = time.perf_counter()
-                yield list(pool.map(self._read, batch))
+        """Yield the files in batches of so many seconds of work; the next batch is read while one is described."""
+        size, start = _BATCH_SIZES[0], 0
+        pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+        try:
+            waiting = [pool.submit(self._read, entry) for entry in _together(todo[:size])]
+            while waiting:
+                batch = [reading.result() for reading in waiting]
                 start += len(batch)
+                waiting = [pool.submit(self._read, entry) for entry in _together(todo[start : start + size])]
+                began = time.perf_counter()
+                yield batch
                 seconds = max(time.perf_counter() - began, 1e-3)
                 size = min(
                     max(round(len(batch) * _BATCH_SECONDS / seconds), _BATCH_SIZES[0]), _BATCH_SIZES[1]
                 )
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _sample(self, todo: list[Entry], n: int = 1000) -> Iterator[bytes]:
         """Yield the photographs that an encoder learns from: all, or as many as that, drawn alike each time."""
@@ -364,23 +367,14 @@ class Update:
         return None
 
 
-def root_of(folder: str | os.PathLike | None, before: str | None, moved: bool) -> Path:
-    """Return the folder of photographs, which is that of the last update unless told otherwise."""
-    if folder is None:
-        if before is None:
-            raise ValueError("Say which folder of photographs: the index has none yet.")
-        return Path(before)
-    root = Path(folder).resolve()
-    if before is not None and str(root) != before and not moved:
-        raise ValueError(
-            f"This is the index of {printable(before)}, not of {printable(str(root))}. Say moved=True, or "
-            "--folder-moved, if the photographs were moved there."
-        )
-    return root
-
-
 def _is_below(path: str, folders: Collection[str]) -> bool:
     return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+
+
+def _together(entries: list[Entry]) -> list[Entry]:
+    """Return the first entries whose files may be in memory together; at least one."""
+    n_bytes = np.cumsum([entry.size for entry in entries])
+    return entries[: max(1, int(np.searchsorted(n_bytes, _BATCH_BYTES, side="right")))]
 
 
 def _parts(values: list[Any], n: int = 500) -> Iterator[list[Any]]:

@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline
 
 from .._io import HASH, hash_file
 from .._linalg import WhiteningAxes
+from .._terminal import printable
 from . import _info, _models
 from ._creation import make_index
 from ._encoder import halves_of
@@ -32,7 +33,6 @@ from ._table import (
     IndexDamagedError,
     check_is_regular,
     given_path,
-    printable,
     put_settings,
     stored_path,
     transaction,

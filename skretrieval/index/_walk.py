@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from .._terminal import printable
 from ..extraction import readable_suffixes
-from ._table import printable
 
 #: What is left out unless told otherwise: what programs keep beside photographs, and hidden folders.
 EXCLUDED = ("@eaDir", ".*", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "Thumbs.db", "#recycle")
@@ -140,6 +140,21 @@ class Walk:
 
     def _is_excluded(self, name: str, path: str) -> bool:
         return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self.exclude)
+
+
+def root_of(folder: str | os.PathLike | None, before: str | None, moved: bool) -> Path:
+    """Return the folder of photographs, which is that of the last update unless told otherwise."""
+    if folder is None:
+        if before is None:
+            raise ValueError("Say which folder of photographs: the index has none yet.")
+        return Path(before)
+    root = Path(folder).resolve()
+    if before is not None and str(root) != before and not moved:
+        raise ValueError(
+            f"This is the index of {printable(before)}, not of {printable(str(root))}. Say moved=True, or "
+            "--folder-moved, if the photographs were moved there."
+        )
+    return root
 
 
 def passed_over_words(passed_over: Counter[str]) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 import filelock
 
+from .._terminal import printable
 from ._info import now
-from ._table import check_is_regular, printable
+from ._table import check_is_regular
 from ._update import UpdateReport
 
 _LOCK, _HOLDER = "writer.lock", "writer.txt"

@@ -41,6 +41,10 @@ class CellWeightsDisplay:
     RegionsDisplay : The regions of a pooler.
     CellWordsDisplay : The visual word of each cell.
 
+    Notes
+    -----
+    Threads: one at a time, as matplotlib wants it.
+
     Examples
     --------
     Any spatial term of the grammar, here the saliency of SJW (Zhao et al. 2021):

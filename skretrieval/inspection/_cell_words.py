@@ -44,6 +44,10 @@ class CellWordsDisplay:
     --------
     CellWeightsDisplay : The spatial weights of a pooler.
 
+    Notes
+    -----
+    Threads: one at a time, as matplotlib wants it.
+
     Examples
     --------
     >>> import matplotlib

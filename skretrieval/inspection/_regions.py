@@ -51,6 +51,10 @@ class RegionsDisplay:
     --------
     CellWeightsDisplay : The spatial weights of a pooler.
 
+    Notes
+    -----
+    Threads: one at a time, as matplotlib wants it.
+
     Examples
     --------
     Any region term of the grammar:

@@ -22,7 +22,7 @@ _JPEG_QUALITY = 82
 
 @dataclass(frozen=True)
 class _Tile:
-    """A picture on the page. `box` is (left, top, width, height) in per cent, as CSS counts."""
+    """A picture on the page, of a file of `size`. `box` is (left, top, width, height) in per cent, as CSS counts."""
 
     title: str
     path: str
@@ -31,6 +31,19 @@ class _Tile:
     height: int = 0
     box: tuple[float, float, float, float] | None = None
     problem: str = ""
+    size: tuple[int, int] = (0, 0)
+
+    def box_in_square(
+        self, box: tuple[float, float, float, float] | None
+    ) -> tuple[float, float, float, float] | None:
+        """Return a part of the photograph, in its pixels, in per cent of the square that the picture is centred in."""
+        if box is None or not self.source:
+            return None
+        longest = max(self.size)
+        across, down = ((longest - side) / 2 for side in self.size)
+        left, top, right, bottom = box
+        sides = (left + across, top + down, right - left, bottom - top)
+        return tuple(round(100 * side / longest, 3) for side in sides)  # type: ignore[return-value]
 
     @property
     def link(self) -> str:
@@ -47,12 +60,14 @@ def results_page(
     *,
     query_labels: Sequence[Any] | np.ndarray | None = None,
     gallery_labels: Sequence[Any] | np.ndarray | None = None,
+    mark_wrong: bool = True,
     query_titles: Sequence[str] | None = None,
     gallery_titles: Sequence[str] | None = None,
     query_notes: Sequence[str] | None = None,
     title: str = "Search results",
     figures: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    boxes: Sequence[Sequence[tuple[float, float, float, float] | None]] | None = None,
     score_name: str = "score",
     n_results: int = 20,
     thumbnail_size: int = 240,
@@ -84,6 +99,9 @@ def results_page(
         What the photographs show. With both, results of the query's label get a green frame and a tick,
         others a red frame and a cross.
 
+    mark_wrong : bool, default=True
+        False leaves results of another label as they are: where only some right answers are known.
+
     query_titles, gallery_titles : sequence of str, default=None
         Names to print. Default: file names.
 
@@ -98,6 +116,9 @@ def results_page(
 
     settings : mapping of str to value, default=None
         How the results were made; on the page it can be unfolded.
+
+    boxes : sequence of n_queries sequences of tuple (left, top, right, bottom) or None, default=None
+        For each result the part that matched, in pixels of the upright photograph; it is drawn.
 
     score_name : str, default="score"
         What `scores` are; shown when the pointer rests on one.
@@ -137,9 +158,13 @@ def results_page(
         ("query_notes", query_notes, len(queries)),
         ("gallery_labels", gallery_labels, len(gallery)),
         ("gallery_titles", gallery_titles, len(gallery)),
+        ("boxes", boxes, len(queries)),
     ]:
         if values is not None and len(values) != expected:
             raise ValueError(f"{name} has {len(values)} entries, expected {expected}.")
+    for number, row in enumerate(boxes or ()):
+        if len(row) != len(ranked[number]):
+            raise ValueError(f"Query {number}: {len(row)} boxes for {len(ranked[number])} results.")
 
     judged = query_labels is not None and gallery_labels is not None
     tiles: dict[int, _Tile] = {}  # a gallery image found by several queries is read and embedded once
@@ -149,15 +174,18 @@ def results_page(
         for rank, index in enumerate(ranked[number][:n_results]):
             if index not in tiles:
                 caption = None if gallery_titles is None else gallery_titles[index]
-                tiles[index] = _make_tile(index, gallery[index], caption, thumbnail_size, whole=False)
+                exact = boxes is not None
+                tiles[index] = _make_tile(index, gallery[index], caption, thumbnail_size, False, exact)
             verdict = ""
             if query_labels is not None and gallery_labels is not None:
-                verdict = "right" if gallery_labels[index] == query_labels[number] else "wrong"
+                same = gallery_labels[index] == query_labels[number]
+                verdict = "right" if same else "wrong" if mark_wrong else ""
             score = None if scores is None else f"{float(scores[number][rank]):.4f}"
-            hits.append({"index": index, "score": score, "verdict": verdict})
+            box = None if boxes is None else tiles[index].box_in_square(boxes[number][rank])
+            hits.append({"index": index, "score": score, "verdict": verdict, "box": box})
         notes = [] if query_notes is None else [query_notes[number]]
         heading = None if query_titles is None else query_titles[number]
-        tile = _make_tile(number, query, heading, 3 * thumbnail_size // 2, whole=True)
+        tile = _make_tile(number, query, heading, 3 * thumbnail_size // 2, whole=True, exact=False)
         searches.append({"query": tile, "hits": hits, "notes": notes})
 
     html = _template().render(
@@ -166,6 +194,7 @@ def results_page(
         settings=settings,
         score_name=score_name,
         judged=judged,
+        mark_wrong=mark_wrong,
         searches=searches,
         gallery=tiles,
         version=__version__,
@@ -203,8 +232,8 @@ def _check_ranking(queries: Sequence, gallery: Sequence, indices: Any, scores: A
     return ranked
 
 
-def _make_tile(index: int, item: Any, title: str | None, size: int, *, whole: bool) -> _Tile:
-    """Read a photograph and embed it; `whole` shows an ImageCrop's photograph with its box."""
+def _make_tile(index: int, item: Any, title: str | None, size: int, whole: bool, exact: bool) -> _Tile:
+    """Read a photograph and embed it; `whole` shows an ImageCrop's photograph with its box, `exact` needs its size."""
     image = item.image if isinstance(item, ImageCrop) else item
     is_file = isinstance(image, str | os.PathLike)
     path = os.fspath(image) if is_file else ""
@@ -212,7 +241,7 @@ def _make_tile(index: int, item: Any, title: str | None, size: int, *, whole: bo
     boxed = isinstance(item, ImageCrop)
     try:
         # A reduced decoding would change the size that the box refers to.
-        shown = read_image(image if whole else item, position=index, draft=None if boxed else size)
+        shown = read_image(image if whole else item, position=index, draft=None if boxed or exact else size)
     except (OSError, ValueError) as error:
         return _Tile(title, path, problem=str(error))
     box = None
@@ -227,7 +256,7 @@ def _make_tile(index: int, item: Any, title: str | None, size: int, *, whole: bo
         )
     thumbnail = shown.copy()
     thumbnail.thumbnail((size, size), Image.Resampling.LANCZOS)
-    return _Tile(title, path, _embed(thumbnail), *thumbnail.size, box=box)
+    return _Tile(title, path, _embed(thumbnail), *thumbnail.size, box=box, size=shown.size)
 
 
 def _embed(image: Image.Image) -> str:

@@ -164,6 +164,8 @@ class PseudoQueryScorer:
 
     With ``n_relevant > 1`` the neighbours of all gallery items are searched, n^2 comparisons for each setting.
 
+    Threads: any number may score by one object at the same time, each an estimator of its own.
+
     Examples
     --------
     >>> from sklearn.model_selection import GridSearchCV

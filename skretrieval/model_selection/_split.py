@@ -47,6 +47,8 @@ class GalleryQuerySplit(BaseCrossValidator):
     know: separate the objects instead, with ``GroupKFold``, the labels as groups, and
     ``scoring=leave_one_out_map``.
 
+    Threads: any number may split by one object at the same time.
+
     Examples
     --------
     >>> import numpy as np
@@ -204,6 +206,10 @@ class WholeGallerySplit(BaseCrossValidator):
     See Also
     --------
     PseudoQueryScorer : A scorer that brings its own queries.
+
+    Notes
+    -----
+    Threads: any number may split by one object at the same time.
 
     Examples
     --------

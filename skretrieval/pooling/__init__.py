@@ -13,6 +13,7 @@ from ._grammar import _channel as channel
 from ._grammar import _reductions as reductions
 from ._grammar import _regions as regions
 from ._grammar import _spatial as spatial
+from ._grammar._region_set import RegionSetPooler
 from ._grammar._weighted import WeightedPooler
 from ._presets._adaptive_gaussian import AdaptiveGaussianPooler
 from ._presets._crow import CroWPooler
@@ -46,6 +47,7 @@ __all__ = [
     "PoolerFusion",
     "RMACPooler",
     "RegionIntegrationPooler",
+    "RegionSetPooler",
     "RegionalSecondOrderPooler",
     "SJWPooler",
     "SPoCPooler",

@@ -59,6 +59,9 @@ class DatabaseAugmentation(DocLinkMixin, OneToOneFeatureMixin, TransformerMixin,
     :meth:`transform`. ``transform`` recognises rows of the database by equality of all their entries and
     treats them as in ``fit``, so that ``fit_transform(X)`` and ``fit(X).transform(X)`` are the same.
 
+    Threads: any number may call ``transform`` of one fitted object at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     .. [1] Turcot, P. and Lowe, D. (2009). Better matching with fewer features: the selection of useful features in

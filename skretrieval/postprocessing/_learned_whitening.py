@@ -87,6 +87,9 @@ class LearnedWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOut
     or one of a pair) a :class:`WhiteningWarning` tells that a search may become worse.
     More pairs, or a :class:`PCAWhitening` to fewer dimensions before, are the better cure.
 
+    Threads: any number may call ``transform`` of one fitted object at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     .. [1] Zhao, H., Wu, J., Zhang, D. and Liu, P. (2021). Toward improving image retrieval via global saliency weighted

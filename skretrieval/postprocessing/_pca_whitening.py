@@ -110,6 +110,9 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
     With fewer samples than features the axes come from the Gram matrix (n_samples x n_samples), otherwise
     from the covariance, accumulated over blocks of rows; both in float64 and both exact.
 
+    Threads: any number may call ``transform`` of one fitted object at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     .. [1] Jegou, H. and Chum, O. (2012). Negative evidences and co-occurrences in image retrieval: the

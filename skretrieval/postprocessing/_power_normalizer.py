@@ -51,6 +51,9 @@ class PowerNormalizer(DocLinkMixin, RegionSetsMixin, OneToOneFeatureMixin, BaseE
     Equation 2 of [1]_ prints sgn(X) * X ** xi, which is not a number for negative entries; the magnitude is
     meant. The estimator is stateless: :meth:`fit` only records the number of features.
 
+    Threads: any number may call ``transform`` of one fitted object at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     .. [1] Zhao, H., Wu, J., Zhang, D. and Liu, P. (2021). Toward improving image retrieval via global saliency weighted

@@ -92,6 +92,9 @@ class PrincipalFeatureSelector(DocLinkMixin, RegionSetsMixin, SelectorMixin, Bas
     With 3072 features, 1491 descriptors and 768 features to keep, a fit takes about 5 seconds on two cores. The
     distances between all loadings are computed once, for the seeds of all the runs of k-means.
 
+    Threads: any number may call ``transform`` of one fitted object at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     .. [1] Lu, Y., Cohen, I., Zhou, X. S. and Tian, Q. (2007). Feature selection using principal feature

@@ -35,13 +35,16 @@ n_neighbors : int
 
 from ._codebooks import bow_cnn, fisher, netvlad, t_embedding, vlad
 from ._patches import mop_cnn, neural_codes, patch_ckn
-from ._regions import fde, grmac, region_integration, regional_second_order, rmac
+from ._regions import fde, grmac, patchify, region_integration, regional_second_order, rmac
 from ._several_maps import late_fusion_rmac, mfc, ms_rmac, multi_resolution_pfa, super_global
+from ._tokens import anyloc, cls_gem
 from ._weights import adaptive_gaussian, crow, gem, gsw, how, mac, sba, scda, sjw, spoc
 
 __all__ = [
     "adaptive_gaussian",
+    "anyloc",
     "bow_cnn",
+    "cls_gem",
     "crow",
     "fde",
     "fisher",
@@ -58,6 +61,7 @@ __all__ = [
     "netvlad",
     "neural_codes",
     "patch_ckn",
+    "patchify",
     "region_integration",
     "regional_second_order",
     "rmac",

@@ -13,6 +13,7 @@ from ..pooling import (
     PoolerFusion,
     RegionalSecondOrderPooler,
     RegionIntegrationPooler,
+    RegionSetPooler,
     RMACPooler,
 )
 from ._build import Settings, describe_and_search, in_a_row, whiten_regions
@@ -39,6 +40,40 @@ def grmac(*, n_levels: int = 3, p: float = 3.0, **settings: Unpack[Settings]) ->
     Journal of Geo-Information 10(4):249, 2021, section 3.2, eqs 11-13.
     """
     return describe_and_search(GRMACPooler(n_levels, p), {}, **settings)
+
+
+def patchify(*, n_levels: int = 4, **settings: Unpack[Settings]) -> Pipeline:
+    """Return means of the parts of grids, each by itself: a crop finds the whole photograph (Patchify, 2026).
+
+    Two photographs are as alike as their most alike regions;
+    :meth:`~skretrieval.retrieval.NearestNeighborsRetriever.matched_regions` says which.
+
+    Parameters
+    ----------
+    n_levels : int, default=4
+        Grids of up to n_levels x n_levels parts: 30 regions with four.
+    **settings
+        See the package. `whitening` is None unless given; ``whitening="pca", n_components=128`` makes regions compact.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Unfitted, with the steps extractor, pooler, whitening where it is asked for, and retriever.
+
+    Raises
+    ------
+    ValueError
+        If `whitening` is an unknown name, or `n_components` was given without one.
+
+    References
+    ----------
+    Patchify, IEEE/CVF Winter Conference on Applications of Computer Vision, 2026.
+    """
+    model = describe_and_search(
+        RegionSetPooler(n_levels=n_levels, region_norm="l2"), {"whitening": None}, **settings
+    )
+    # the cosine is blind to lengths, and scikit-learn's Normalizer takes no region sets
+    return Pipeline([step for step in model.steps if not step[0].endswith("normalizer")])
 
 
 def rmac(*, n_levels: int = 3, **settings: Unpack[Settings]) -> Pipeline:

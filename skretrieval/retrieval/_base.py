@@ -271,8 +271,27 @@ class RetrieverMixin(  # type: ignore[call-arg]
             return float("nan")
         return float(np.average(ap[valid], weights=weights[valid]))
 
+    def matched_regions(self, X: Any, indices: ArrayLike) -> NDArray[np.intp]:
+        """Regions by which queries and gallery items match: the pair behind each similarity.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_queries, n_features) or list of arrays (M_i, n_features)
+            Query descriptors or region sets.
+        indices : array-like of shape (n_queries, k)
+            Gallery items, as :meth:`predict` returns them.
+
+        Returns
+        -------
+        regions : ndarray of shape (n_queries, k, 2)
+            Number of the region within the query, and within the gallery item; the first of those that are equally
+            good, up to rounding in the dtype of the gallery. 0 where there is one descriptor. Query expansion and other
+            wrappers answer for the query as it is given.
+        """
+        return np.stack(self.best_regions(X, indices), axis=-1)
+
     def best_regions(self, X: Any, indices: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Regions by which queries and gallery items match best.
+        """Regions by which queries and gallery items match, as :meth:`matched_regions`, in two arrays.
 
         Parameters
         ----------

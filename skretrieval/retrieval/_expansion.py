@@ -74,6 +74,8 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
     ``kneighbors(X=None)`` leaves each item out of its own final ranking. Whether it takes part in its own
     expansion is up to ``exclude_self``.
 
+    Threads: as for the retriever that it holds; ``set_params`` needs it for itself.
+
     References
     ----------
     .. [1] O. Chum, J. Philbin, J. Sivic, M. Isard, A. Zisserman, "Total recall: automatic query expansion with

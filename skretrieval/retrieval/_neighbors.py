@@ -118,7 +118,7 @@ class NearestNeighborsRetriever(GalleryMixin, RetrieverMixin, BaseEstimator):
     centroids; ``remove`` builds it anew from the gallery, with the centroids it has. The index is in the
     pickled model. Graphs are built by one thread, so that they are the same every time.
 
-    Any number of threads may search at the same time. ``fit``, ``partial_fit`` and ``remove`` wait for each other. A
+    Threads: any number may search at the same time. ``fit``, ``partial_fit`` and ``remove`` wait for each other. A
     search beside ``partial_fit`` sees the gallery before or after; one beside ``fit`` or ``remove`` needs a lock of
     yours, because the numbers of the items change.
 

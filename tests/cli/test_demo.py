@@ -27,6 +27,17 @@ def test_demo_finds_the_photographs_offline(tmp_path, run):
     assert "View of Chelsea the cat" in html
     for value in figures(output).values():
         assert f"<dd>{value:.4f}</dd>" in html
+    assert 'class="hit wrong"' not in html, "what a photograph shows besides is not known"
+
+
+def test_demo_ends_with_baselines_and_what_to_do_next(tmp_path, shared_photographs, run, network_options):
+    output = run("demo", shared_photographs, "--views", 1, "--html", tmp_path / "page.html", *network_options)
+    baselines = re.search(r"colour histograms (0\.\d{4}), 8 x 8 thumbnails (0\.\d{4})", output)
+    assert baselines, output
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for value in baselines.groups():
+        assert f"<dd>{value}</dd>" in html
+    assert output.strip().splitlines()[-1].endswith("skretrieval index ~/Pictures --out pictures.index")
 
 
 def test_demo_of_own_photographs(tmp_path, shared_photographs, run, network_options):

@@ -119,6 +119,27 @@ def test_rules_of_the_figures_can_be_chosen(photographs, tmp_path, network_optio
     assert "to the digit" in run("evaluate", "--from", other, "--no-progress")
 
 
+@pytest.mark.filterwarnings("ignore:The scatter of the same-label pairs is singular")  # so few pairs
+@pytest.mark.parametrize("whitening", ["learned", "pca", "auto"])
+def test_whitening_is_scored_on_other_objects(whitening, tmp_path, network_options, run, draw_photograph):
+    for number in range(12):
+        draw_photograph(
+            tmp_path / "things" / "abcd"[number % 4] / f"{number}.png", 30 + number % 4 + number // 8
+        )
+    out = tmp_path / "result.json"
+    asked = ["evaluate", "-d", tmp_path / "things", "-r", "mac", "--no-progress", *network_options]
+    output = run(*asked, "--whitening", whitening, "-o", out)
+    assert "mac: whitening fitted on one half of the objects, the other half scored, both ways" in output
+    (record,) = json.loads(out.read_text())["evaluations"]
+    assert f"without whitening map is {record['unwhitened']['map']['mean']:.4f}" in output
+    assert "to the digit" in run("evaluate", "--from", out, "--no-progress")
+    plain = run(*asked, "--fit-on", "halves")
+    assert f"{record['unwhitened']['map']['mean']:.4f}" in plain
+    if whitening != "learned":
+        flattered = run(*asked, "--whitening", whitening, "--fit-on", "gallery")
+        assert "whitening fitted on the photographs that are scored: the figure flatters" in flattered
+
+
 def test_files_that_cannot_be_read_are_listed(photographs, network_options, run):
     (photographs / "a" / "00.png").write_bytes(b"nothing")
     asked = ["evaluate", "-d", photographs, "-r", "mac", "--no-progress", *network_options]
@@ -139,6 +160,9 @@ def test_files_that_cannot_be_read_are_listed(photographs, network_options, run)
         (["-d", "FOLDER", "--precision", "loose"], "--precision takes standard, revisitop"),
         (["-d", "ukbench", "--kappa", "3"], "ukbench is scored by N-S"),
         (["--from", "FOLDER", "--kappa", "3"], "are those of the result"),
+        (["--from", "FOLDER", "--fit-on", "halves"], "are those of the result"),
+        (["-d", "FOLDER", "--whitening", "pca"], "--fit-on gallery"),
+        (["-d", "FOLDER", "--whitening", "learned"], "--whitening-set FOLDER"),
         (["-d", "FOLDER", "--set", "pooler"], "--set takes NAME=VALUE"),
         (["-d", "FOLDER", "--set", "pooler__colour=1"], "colour"),
         (["-d", "FOLDER", "--whitening-set", "sibling"], "no sibling"),

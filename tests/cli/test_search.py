@@ -200,3 +200,25 @@ def test_names_steer_no_terminal_and_show_on_every_one(tmp_path, draw_photograph
     missing = subprocess.run([*command, "no\x1b[31mX"], capture_output=True, env=environment, timeout=120)
     assert missing.returncode == 1
     assert b"\x1b" not in missing.stderr
+
+
+def test_whitening_by_the_number_of_photographs_is_indexed(photographs, tmp_path, network_options, run):
+    out = tmp_path / "index"
+    asked = ["--out", out, "--whitening", "auto", "--no-progress", *network_options]
+    assert "wants" not in run("index", photographs, *asked), "it never warns"
+    query = sorted(photographs.rglob("*.png"))[3]
+    assert query.name in run("search", out, query).splitlines()[1]
+
+
+def test_an_index_of_regions_says_where(tmp_path, shared_photographs, run, network_options):
+    index, query = tmp_path / "regions", shared_photographs / "b" / "04.png"
+    run("index", shared_photographs, "--out", index, "--regions", *network_options)
+    (found,) = rows(run("search", index, query, "--top", 1))
+    assert found[-5:] == ["at", "0", "0", "80", "60"]
+    (record,) = json.loads(run("search", index, query, "--top", 1, "--json"))["results"]
+    assert record["box"] == [0, 0, 80, 60]
+    table = list(csv.DictReader(io.StringIO(run("search", index, query, "--top", 1, "--csv"))))
+    assert table[0]["box"] == "0 0 80 60"
+    assert "KiB an image" in run("info", index)
+    refused = run("index", shared_photographs, "--out", index, "--regions", "--recipe", "gem", fails=True)
+    assert "--regions is --recipe patchify" in refused

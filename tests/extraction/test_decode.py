@@ -298,28 +298,6 @@ def test_what_is_no_image_is_an_error(data):
         decode(data)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF"])
-@pytest.mark.parametrize("left", [0.3, 0.6, 0.9])
-def test_a_truncated_file_is_padded_where_asked(kind, left):
-    scene = np.random.default_rng(1).integers(0, 256, (96, 160, 3), dtype=np.uint8)
-    data = encoded(scene, kind, **({"interlace": 0} if kind == "GIF" else {}))
-    whole = np.asarray(decode(data))
-    padded = np.asarray(decode(data[: int(len(data) * left)], truncated="pad"))
-    assert padded.shape == whole.shape
-    rows = int(len(scene) * left * 0.5)
-    if kind != "TIFF":  # its directory stands at the end
-        assert_array_equal(padded[:rows], whole[:rows])
-    assert_array_equal(np.asarray(decode(data, truncated="pad")), whole)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", encoded(SCENE, "JPEG")[:60], b"hello"]
-)
-def test_padding_makes_no_photograph_of_nothing(data):
-    with pytest.raises((OSError, SyntaxError, ValueError)):
-        decode(data, truncated="pad")
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
 def test_a_truncated_file_is_an_error(kind):
     data = encoded(np.tile(SCENE, (8, 8, 1)), kind)

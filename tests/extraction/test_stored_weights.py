@@ -12,6 +12,7 @@ import torch
 import torchvision
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from torch import nn
 
 from skretrieval.extraction import ConvFeatureExtractor, ConvKernelExtractor
 from skretrieval.pooling import GeMPooler
@@ -159,3 +160,62 @@ def test_a_module_takes_weights_of_another_head(trained, wanted, tmp_path):
 def test_kernel_extractors_hash_alike():
     extractors = [ConvKernelExtractor((4, 8), image_size=48, n_patches=99, random_state=0) for _ in range(2)]
     assert len({joblib.hash(extractor.fit(IMAGES)) for extractor in extractors}) == 1
+
+
+MODULE_IN_A_PROCESS = """
+import functools, joblib, numpy as np, torch, torchvision
+from skretrieval.extraction import ConvFeatureExtractor, PatchNetwork
+junk = [torch.zeros(k) for k in range({n_junk})]  # so that addresses differ
+torch.manual_seed(0)
+network = torchvision.models.squeezenet1_1(weights=None)
+network.shared = network.classifier[1]
+for backbone in (network, functools.partial(PatchNetwork, network, layer="features.3", input_size=32)):
+    extractor = ConvFeatureExtractor(backbone, image_size=48)
+    print(joblib.hash(extractor), joblib.hash(extractor.fit([np.full((40, 50, 3), 7, np.uint8)])))
+"""
+
+
+def test_a_module_is_hashed_alike_in_every_process():
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", MODULE_IN_A_PROCESS.format(n_junk=n_junk)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for n_junk in (1, 500)
+    }
+    assert len(found) == 1
+    assert len(set(found.pop().split())) >= 2
+
+
+class OfAUser(nn.Module):
+    """Has a weight twice, one that is not trained, and one of half precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second = self.first
+        self.first.bias.requires_grad_(False)
+        self.register_buffer("scale", torch.full((), 0.5, dtype=torch.bfloat16))
+        self.register_buffer("nothing", None)
+
+    def forward(self, images):
+        return torch.relu(self.second(images)) * self.scale.float()
+
+
+def test_a_module_comes_back_from_a_pickle_as_it_was():
+    module = OfAUser()
+    extractor = ConvFeatureExtractor(module, layers="relu", image_size=48).fit(IMAGES)
+    again = pickle.loads(pickle.dumps(extractor))
+    for one, two in zip(extractor.transform(IMAGES), again.transform(IMAGES), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert again.backbone.second is again.backbone.first
+    assert isinstance(again.backbone.first.weight, nn.Parameter)
+    assert not again.backbone.first.bias.requires_grad
+    assert again.backbone.scale.dtype == torch.bfloat16
+    assert extractor.backbone is module
+    assert isinstance(module.first.weight, nn.Parameter)
+    assert copy.copy(extractor).backbone is module
+    other = OfAUser()
+    assert joblib.hash(ConvFeatureExtractor(other)) != joblib.hash(ConvFeatureExtractor(module))

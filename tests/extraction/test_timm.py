@@ -25,7 +25,7 @@ LITE0 = "timm:tf_efficientnet_lite0"
         ("timm:convnext_atto", 320, 32),
         ("timm:test_vit", 64, 16),
         ("timm:test_vit3", 96, 16),
-        ("timm:test_maxvit", 64, 1),
+        ("timm:test_maxvit", 128, 160),
         ("timm:regnetx_002", 368, 1),
         ("timm:eva02_tiny_patch14_224", 192, 14),
         ("timm:pvt_v2_b0", 256, 1),
@@ -146,7 +146,9 @@ def test_default_weights_offline_say_which_file_goes_where(monkeypatch):
     extractor = ConvFeatureExtractor("timm:vit_small_patch14_reg4_dinov2.lvd142m")
     assert "model.safetensors of timm/vit_small_patch14_reg4_dinov2.lvd142m" in extractor.missing_weights()
     assert extractor.missing_weights(download=True) is None
-    with pytest.raises(OSError, match="model.safetensors of timm/vit_small_patch14_reg4_dinov2.lvd142m into"):
+    with pytest.raises(
+        OSError, match=r"model\.safetensors of timm/vit_small_patch14_reg4_dinov2.lvd142m into"
+    ):
         extractor.fit(three_shapes())
 
 
@@ -167,10 +169,10 @@ def test_names_that_are_not_there(name, message):
 
 
 def test_networks_without_weights_say_so():
-    with pytest.raises(ValueError, match="no trained weights of 'vit_small_patch14_reg4_dinov2x'|no network"):
-        ConvFeatureExtractor("timm:vit_small_patch14_reg4_dinov2x").fit(three_shapes())
-    with pytest.raises(ValueError, match=r"timm has no trained weights of 'vit_tiny_r_s16_p8_224\.'|none"):
-        ConvFeatureExtractor("timm:vit_tiny_r_s16_p8_224.none").fit(three_shapes())
+    with pytest.raises(
+        ValueError, match=r"timm has no trained weights of 'resnet10t\.none'|no weights 'none'"
+    ):
+        ConvFeatureExtractor("timm:resnet10t.none").fit(three_shapes())
 
 
 def test_licences_are_those_that_timm_has_noted():

@@ -1,8 +1,10 @@
 """Conditions on photographs."""
 
 import pytest
+from fixtures.indexes import draw, pipeline, update
 
-from skretrieval.index import ImageIndex
+from skretrieval.cli._index import _condition
+from skretrieval.index import ImageIndex, printable
 from skretrieval.index._filter import condition
 
 
@@ -51,3 +53,17 @@ def test_values_are_bound_and_never_text_of_the_statement():
     compiled = condition("label = 'x'' OR 1=1 --'").compile()
     assert "OR 1=1" not in str(compiled)
     assert list(compiled.params.values()) == ["x' OR 1=1 --"]
+
+
+def test_names_are_compared_as_they_are_printed(tmp_path, query):
+    folders = ["a\x1b[31mred", "line\nbreak", "it's", 'two "quotes"', "back\\slash", "\u202eright", "tab\t"]
+    for number, folder in enumerate(folders):
+        draw(tmp_path / "photographs" / folder / "1.png", number)
+    index = ImageIndex.create(tmp_path / "index", pipeline())
+    update(index, tmp_path / "photographs")
+    for folder in folders:
+        for name in (folder, printable(folder)):
+            found = index.search(query, where=_condition([name], None))
+            assert found.labels == [printable(folder)]
+        quoted = folder.replace("'", "''")
+        assert len(index.search(query, where=f"path like '{quoted}/%'")) == 1

@@ -211,3 +211,16 @@ def test_pictures_of_files_link_to_them(tmp_path):
     html = page.read_text(encoding="utf-8")
     links = re.findall(r'<a href="file://([^"]*)">', html)
     assert [unquote_to_bytes(link) for link in links] == [os.fsencode(file) for file in files]
+
+
+def test_parts_of_results_are_drawn_where_they_lie(tmp_path, gallery):
+    """60 x 40 pixels in a square frame: 10 pixels of it are above the picture."""
+    boxes = [[(30, 0, 60, 40), None]]
+    page = Page(results_page(tmp_path / "page.html", gallery[:1], gallery[1:], [[0, 1]], boxes=boxes))
+    (part,) = [attrs["style"] for _, attrs in page.tags if attrs.get("class") == "part"]
+    edges = dict(re.findall(r"(\w+):([\d.]+)%", part))
+    assert {name: float(value) for name, value in edges.items()} == pytest.approx(
+        {"left": 50, "top": 100 / 6, "width": 50, "height": 200 / 3}, abs=1e-3
+    )
+    with pytest.raises(ValueError, match="Query 0: 1 boxes for 2 results"):
+        results_page(tmp_path / "page.html", gallery[:1], gallery[1:], [[0, 1]], boxes=[[None]])

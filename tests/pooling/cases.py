@@ -27,6 +27,7 @@ from skretrieval.pooling import (
     PoolerFusion,
     RegionalSecondOrderPooler,
     RegionIntegrationPooler,
+    RegionSetPooler,
     RMACPooler,
     SJWPooler,
     SPoCPooler,
@@ -294,6 +295,16 @@ OTHERS = [
                 threshold=1.1,
                 n_resolutions=3,
             ),
+        ),
+    ),
+    PoolerCase(
+        "region_set",
+        RegionSetPooler(),
+        output="sets",
+        replaced=_GIVES_SETS,
+        battery=(
+            RegionSetPooler("whole"),
+            RegionSetPooler("rmac", "crow", "sparsity", "power_mean", n_levels=2, region_norm="l2"),
         ),
     ),
     PoolerCase(

@@ -138,6 +138,27 @@ VARIANTS = [
         terms.regional_gem,
         n_levels=3,
     ),
+    *[
+        _case(
+            f"relup-{alpha}-{levels}",
+            WeightedPooler(
+                regions="whole" if levels is None else "rmac",
+                reduce="relup_power_mean",
+                reduce_params={"alpha": alpha, "p": p},
+            ),
+            terms.relup_gem,
+            alpha=alpha,
+            p=p,
+            n_levels=levels,
+        )
+        for alpha, p, levels in ((0.0, 3.0, None), (0.014, 4.6, None), (0.4, 2.5, 3), (0.4, math.inf, None))
+    ],
+    _case(
+        "regional_gem-relup",
+        WeightedPooler(reduce="regional_power_mean", reduce_params={"alpha": 0.3}),
+        terms.regional_gem,
+        alpha=0.3,
+    ),
     _case(
         "regional_gem-weighted",
         WeightedPooler("crow", reduce="regional_power_mean"),

@@ -173,7 +173,7 @@ def test_no_whitening_loses_a_search_without_a_warning(n, elsewhere):
     assert max(lost) > 0.1  # else nothing was put to the test
 
 
-def test_a_whitening_saved_before_there_was_shrinkage_still_works(tmp_path):
+def test_a_whitening_saved_without_shrinkage_still_works(tmp_path):
     X = descriptors(30, 5)
     old = PCAWhitening().fit(X)
     expected = old.transform(X)

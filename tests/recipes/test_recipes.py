@@ -25,11 +25,19 @@ from skretrieval.postprocessing import LearnedWhitening, PCAWhitening
 from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
 
 NAMES = sorted(recipes.__all__)
-MULTI = ["late_fusion_rmac", "mfc", "mop_cnn", "ms_rmac", "super_global"]  # several maps per photograph
+MULTI = [
+    "cls_gem",
+    "late_fusion_rmac",
+    "mfc",
+    "mop_cnn",
+    "ms_rmac",
+    "super_global",
+]  # several maps per photograph
 REDUCING = ["multi_resolution_pfa", "regional_second_order"]  # in ways of their own
 PLAIN = [name for name in NAMES if name not in MULTI + REDUCING]
 # the papers' codebooks are for thousands of photographs
 SMALL = {
+    "anyloc": {"n_clusters": 4},
     "bow_cnn": {"n_clusters": 40, "n_local": 6},
     "fisher": {"n_clusters": 2, "n_local": 4},
     "mop_cnn": {"n_clusters": 3, "n_local": 4},
@@ -40,6 +48,7 @@ SMALL = {
     "vlad": {"n_clusters": 4},
 }
 SEEDED = {
+    "anyloc",
     "bow_cnn",
     "fisher",
     "mop_cnn",
@@ -76,8 +85,10 @@ def network(**params):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("whitening", [None, "pca", "learned"])
+@pytest.mark.parametrize("whitening", [None, "auto", "pca", "learned"])
 def test_every_recipe_finds_the_gallery_itself(name, whitening):
+    if (name, whitening) == ("patchify", "learned"):
+        return  # learned from one descriptor per photograph: the next test
     gallery = pictures(8) + pictures(8, seed=1)
     y = np.arange(16) // 4  # 12 same-label directions for 10 channels
     reduced = {} if whitening is None else {"n_components": 5}
@@ -90,6 +101,12 @@ def test_every_recipe_finds_the_gallery_itself(name, whitening):
     assert found.shape == (16, 3)
     assert np.array_equal(found[:, 0], np.arange(16))
     assert 0 < model.score(gallery, y) <= 1
+
+
+def test_regions_have_no_learned_whitening():
+    model = recipes.patchify(extractor=network(), whitening="learned")
+    with pytest.raises(ValueError, match="LearnedWhitening learns from one descriptor per image"):
+        model.fit(pictures(8), np.arange(8) // 2)
 
 
 def test_gsw_is_the_papers_system():
@@ -121,6 +138,12 @@ def test_gsw_is_the_papers_system():
 def test_whitening_is_chosen():
     assert isinstance(recipes.crow(whitening="learned").named_steps["whitening"], LearnedWhitening)
     assert "whitening" not in recipes.crow(whitening=None).named_steps
+    by_size = recipes.spoc(whitening="auto").named_steps["whitening"]
+    assert (by_size.shrinkage, by_size.n_components) == ("size", None)  # not the paper's 256
+    assert recipes.spoc(whitening="auto", n_components=9).named_steps["whitening"].n_components == 9
+    assert not recipes.rmac(whitening="auto").named_steps["pooler"].whiten
+    assert "whitening" not in recipes.multi_resolution_pfa(whitening="auto").named_steps
+    assert "whitening" not in recipes.regional_second_order(whitening="auto").named_steps
     assert recipes.spoc().named_steps["whitening"].n_components == 256
     assert recipes.spoc(n_components=None).named_steps["whitening"].n_components is None
     pca = recipes.gem(whitening=PCA(3, whiten=True)).named_steps["whitening"]
@@ -168,7 +191,7 @@ def test_recipes_of_several_maps(name):
         maps = [(*pair, pair[1]) for pair in maps]
     model = small(name, extractor="passthrough", whitening=None, n_neighbors=3).fit(maps)
     assert np.array_equal(model.predict(maps)[:, 0], np.arange(8))
-    lengths = {"ms_rmac": 20, "mop_cnn": 10 + 2 * 3 * 4}
+    lengths = {"cls_gem": 20, "ms_rmac": 20, "mop_cnn": 10 + 2 * 3 * 4}
     assert model.named_steps["pooler"]._n_features_out == lengths.get(name, 10)
 
 
@@ -188,12 +211,38 @@ def test_the_papers_networks():
         "multi_resolution_pfa": ("resnet50", ["layer4", "layer3"], [1050, 800, 550]),
         "super_global": ("resnet101", "layer4", [724, 1024, 1448]),
         "mfc": ("vgg16", "pool5", [512, 768, 1024]),
+        "anyloc": ("timm:vit_giant_patch14_dinov2.lvd142m", "blocks.31.attn:value", 1024),
     }
     for name, expected in asked.items():
         for model in (getattr(recipes, name)(), getattr(recipes, name)(extractor=None)):
             extractor = model.named_steps["extractor"]
             assert (extractor.backbone, extractor.layers, extractor.image_size) == expected
     assert recipes.multi_resolution_pfa().named_steps["extractor"].multi_resolution == "sum"
+
+
+def test_anyloc_is_vlad_without_powers_of_signed_tokens():
+    """Two tokens of one direction and one of the opposite: residuals to the nearest centre, l2 per centre, l2."""
+    centers = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    pooler = recipes.anyloc(n_clusters=2).named_steps["pooler"]
+    tokens = np.array([[3.0, 0.0, -2.0], [0.3, 1.0, 0.2]])[:, :, None]
+    pooler.fit([np.random.default_rng(0).normal(size=(2, 9, 9))])
+    pooler.cluster_centers_ = centers.astype(pooler.cluster_centers_.dtype)
+    unit = tokens[:, :, 0] / np.linalg.norm(tokens[:, :, 0], axis=0)
+    parts = np.stack([(unit[:, :2].T - centers[0]).sum(axis=0), unit[:, 2] - centers[1]])
+    parts /= np.linalg.norm(parts, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        pooler.transform([tokens])[0], parts.ravel() / np.sqrt(2), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_cls_gem_has_both_beside_each_other():
+    tokens = np.random.default_rng(0).normal(size=(5, 3, 4))
+    cls = np.random.default_rng(1).normal(size=(5, 1, 1))
+    found = recipes.cls_gem(p=3.0).named_steps["pooler"].fit_transform([(tokens, cls)])[0]
+    mean = np.mean(np.sign(tokens) * np.abs(tokens) ** 3, axis=(1, 2))
+    patch = np.sign(mean) * np.abs(mean) ** (1 / 3)
+    expected = [vector / np.linalg.norm(vector) for vector in (patch, cls[:, 0, 0])]
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-6)
 
 
 def test_components_need_a_whitening_that_takes_them():

@@ -86,9 +86,26 @@ def signed_gem(feature_map, p=3.0, n_levels=None):
     )
 
 
-def regional_gem(feature_map, p=4.6, region_p=2.5, window=5, n_levels=None, weights=None):
+def relup(feature_map, alpha):
+    """max(x, alpha), but for a map of zeros."""
+    return np.maximum(feature_map, alpha) if feature_map.any() else feature_map
+
+
+def relup_gem(feature_map, alpha=0.014, p=4.6, n_levels=None):
+    """GeM of activations that are at least alpha, over the whole map or summed over the regions of R-MAC."""
+    feature_map = relup(as_map(feature_map), alpha)
+    regions = [feature_map] if n_levels is None else regions_of(feature_map, n_levels)
+    return np.array([math.fsum(power_mean(r[k], p) for r in regions) for k in range(len(feature_map))])
+
+
+def regional_gem(
+    feature_map, p=4.6, region_p=2.5, window=5, n_levels=None, weights=None, alpha=None, signed=False
+):
     """Each cell half itself, half the power mean of its neighbourhood (numpy's reflection); then GeM."""
-    feature_map = as_map(feature_map)
+    mean = signed_power_mean if signed else power_mean
+    feature_map = as_map(feature_map, rectify=not signed)
+    if alpha is not None:
+        feature_map = relup(feature_map, alpha)
     if weights is not None:
         feature_map = feature_map * weights(feature_map)
     margin = window // 2
@@ -96,6 +113,6 @@ def regional_gem(feature_map, p=4.6, region_p=2.5, window=5, n_levels=None, weig
     mixed = np.empty_like(feature_map)
     for k, i, j in np.ndindex(*feature_map.shape):
         neighbours = around[k, i : i + window, j : j + window]
-        mixed[k, i, j] = (feature_map[k, i, j] + power_mean(neighbours, region_p)) / 2
+        mixed[k, i, j] = (feature_map[k, i, j] + mean(neighbours, region_p)) / 2
     regions = [mixed] if n_levels is None else regions_of(mixed, n_levels)
-    return np.array([math.fsum(power_mean(region[k], p) for region in regions) for k in range(len(mixed))])
+    return np.array([math.fsum(mean(region[k], p) for region in regions) for k in range(len(mixed))])

@@ -60,6 +60,10 @@ class FolderReproduction:
         What was done otherwise than in the papers, and warnings.
     evaluations : list of Evaluation
         Two for each method, one for each half of the folder.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     head: str = ""

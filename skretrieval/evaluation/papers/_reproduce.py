@@ -63,6 +63,10 @@ class Reproduction:
         One for each distinct Pipeline and collection; each can be rerun. Without the fitted Pipelines.
     files : dict of str to str
         For each collection that is missing, which files it takes and where they go.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     rows: list[Reproduced] = field(default_factory=list)

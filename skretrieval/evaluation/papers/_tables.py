@@ -51,6 +51,10 @@ class TableRow:
         :class:`~skretrieval.extraction.ConvFeatureExtractor`; "evaluate" those of :func:`evaluate`.
     note : str
         What is wrong with the figure, or was guessed to run it.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     paper: str
@@ -116,6 +120,10 @@ class Sweep:
         The figure at each value as printed; empty strings where there is only a curve or a sentence.
     dataset, metric, unit, recipe, settings, note
         As of :class:`TableRow`.
+
+    Notes
+    -----
+    Threads: any number may read it, for nothing changes it.
     """
 
     paper: str

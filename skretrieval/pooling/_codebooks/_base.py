@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ..._linalg import l2_normalize, project
 from .._engine._base import BasePooler
 from .._engine._batches import BATCH_BYTES, Batch, iter_batches, n_entries
+from .._engine._signs import RECTIFY
 from .._grammar._salient_points import import_detector, packed, photographs_of
 from ._local_descriptors import (
     BLOCK_NUMBERS,
@@ -41,7 +42,7 @@ class CodebookPooler(BasePooler):
         "n_points": [Interval(Integral, 1, None, closed="left")],
         "sample_size": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
-        "rectify": ["boolean"],
+        **RECTIFY,
     }
     _several_threads = True
     _learning_bytes = BATCH_BYTES  # detections run in threads over the photographs of a batch
@@ -53,7 +54,7 @@ class CodebookPooler(BasePooler):
     n_points: int
     sample_size: int
     random_state: Any
-    rectify: bool
+    rectify: bool | str
 
     @property
     def _learns(self) -> bool:
@@ -102,7 +103,7 @@ class CodebookPooler(BasePooler):
     # ------------------------------------------------------------------ describe
     def _blocks(self, batch: Batch) -> Iterator[Batch]:
         """Yield batches of rectified maps small enough to work on at once."""
-        rectified = replace(batch, maps=batch.rectified) if self.rectify else batch
+        rectified = replace(batch, maps=self._activations(batch))
         maps = rectified.maps
         n_cells = maps.shape[2] * maps.shape[3] * self._upsample**2
         axes = self.__dict__.get("local_axes_")

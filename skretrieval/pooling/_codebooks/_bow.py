@@ -56,8 +56,9 @@ class BoWPooler(NearestWordPooler):
     random_state : int, RandomState instance or None, default=None
         Draws the sample and starts k-means.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
@@ -74,6 +75,9 @@ class BoWPooler(NearestWordPooler):
     -----
     The words are started from random descriptors: k-means++ needs time quadratic in the number of words.
     The paper uses conv5_1 of VGG16 at 336 x 256 pixels, a 21 x 16 map.
+
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

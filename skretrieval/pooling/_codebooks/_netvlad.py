@@ -46,8 +46,9 @@ class NetVLADPooler(VisualWordPooler):
     random_state : int, RandomState instance or None, default=None
         Draws the sample and starts k-means.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
@@ -62,6 +63,11 @@ class NetVLADPooler(VisualWordPooler):
 
     n_features_in_ : int
         Channels K of the maps.
+
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

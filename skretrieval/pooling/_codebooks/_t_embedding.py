@@ -66,8 +66,9 @@ class TEmbeddingPooler(CodebookPooler):
     random_state : int, RandomState instance or None, default=None
         Draws the sample and starts k-means.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
@@ -87,6 +88,9 @@ class TEmbeddingPooler(CodebookPooler):
     -----
     A descriptor that coincides with an anchor has no direction from it: that part of R(x) is zero. Components
     without variance are left out too, so few training descriptors give a shorter result.
+
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

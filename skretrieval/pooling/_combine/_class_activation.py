@@ -72,6 +72,9 @@ class ClassActivationMask(BasePooler):
     Seddati et al. (2017) find that the local descriptors do not help (93.97 instead of 93.98 on
     Holidays). A nonlinearity between classifier and average (SqueezeNet) is left out.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
@@ -136,9 +139,17 @@ class ClassActivationMask(BasePooler):
                 f"{self.pooler!r} gives."
             )
 
+    @property
+    def _asks_signs(self) -> bool:
+        return self.pooler._asks_signs
+
+    def _settle(self, signed: list[bool] | None) -> None:
+        self._signed = signed
+
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
         self.pooler_ = clone(self.pooler)
+        self.pooler_._settle(self.__dict__.get("_signed"))
         self.pooler_._start(channels)
         self._followed: tuple[str, int] | None = None  # network and number of resolutions
         if self.backbone is not None:

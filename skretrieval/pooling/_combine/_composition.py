@@ -132,6 +132,18 @@ class PoolerComposition(BasePooler, _BaseComposition):
         for _, pooler in self._named():
             pooler._check_input(X)
 
+    @property
+    def _asks_signs(self) -> bool:
+        return any(pooler._asks_signs for _, pooler in self._named())
+
+    def _settle(self, signed: list[bool] | None) -> None:
+        self.__dict__.pop("_signed", None)
+        if self._asks_signs:
+            self._signed = signed
+
+    def _settled(self) -> dict[str, Any]:
+        return {"_signed": self.__dict__.get("_signed")} if self._asks_signs else {}
+
     def cache_state(self) -> dict[str, Any] | None:
         """Tell what was learned; None also where the parts that describe are no longer those of the parameters.
 
@@ -141,7 +153,7 @@ class PoolerComposition(BasePooler, _BaseComposition):
             As of any pooler.
         """
         state = super().cache_state()
-        return None if state == {} and not self._parts_are_as_given() else state
+        return None if not self._learns and not self._parts_are_as_given() else state
 
     def _parts_are_as_given(self) -> bool:
         """Tell whether the fitted parts are copies of those that the parameters name, also after `set_params`."""
@@ -167,7 +179,9 @@ class PoolerComposition(BasePooler, _BaseComposition):
         """Combine the descriptors (parts, N, d)."""
         raise NotImplementedError
 
-    def _start_parts(self, named: list[tuple[str, Any]], channels: list[list[int]]) -> None:
+    def _start_parts(
+        self, named: list[tuple[str, Any]], channels: list[list[int]], signed: list[list[bool] | None]
+    ) -> None:
         """Check the weights, now that the number of parts is known, and start copies of the parts."""
         if self.weights is not None:
             weights = np.asarray(self.weights, dtype=float)
@@ -176,7 +190,8 @@ class PoolerComposition(BasePooler, _BaseComposition):
                     f"weights must be {len(named)} finite numbers, one per descriptor, not all 0, got {self.weights}."
                 )
         self.poolers_ = [(name, clone(pooler)) for name, pooler in named]
-        for (_, pooler), own in zip(self.poolers_, channels, strict=True):
+        for (_, pooler), own, signs in zip(self.poolers_, channels, signed, strict=True):
+            pooler._settle(signs)
             pooler._start(own)
 
     def _threads_of(self, pooler: Any, batches: tuple[Batch, ...]) -> AbstractContextManager:

@@ -56,6 +56,9 @@ class PoolerFusion(PoolerComposition):
     whole image and that of its most telling cells (:class:`ClassActivationMask`) in this way. Containers of
     ``set_output`` are no use for it.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Zhao, Wu, Zhang, Liu, "Toward improving image retrieval via global saliency weighted feature", ISPRS International
@@ -105,12 +108,13 @@ class PoolerFusion(PoolerComposition):
             )
 
     def _check_values(self, batch: Batch) -> None:
-        for _, pooler in self.poolers:
+        for _, pooler in self.poolers_:
             pooler._check_values(batch)
 
     def _start(self, channels: list[int]) -> None:
         super()._start(channels)
-        self._start_parts(self._named(), [channels] * len(self.poolers))
+        n_parts = len(self.poolers)
+        self._start_parts(self._named(), [channels] * n_parts, [self.__dict__.get("_signed")] * n_parts)
 
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
         return batches

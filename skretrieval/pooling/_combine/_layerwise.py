@@ -60,6 +60,9 @@ class LayerwisePooler(PoolerComposition):
     time. Their default is an infinite exponent with l2-normalised descriptors, ``combine="max"``; their finite
     exponent, 10, goes with descriptors as they are, ``combine="power_mean", norm=None``.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Seddati, Dupont, Mahmoudi, Parian, "Towards good practices for image retrieval based on CNN features", ICCV
@@ -112,7 +115,9 @@ class LayerwisePooler(PoolerComposition):
             named = [(f"map{i}", self.poolers) for i in range(len(channels))]
         elif len(named) != len(channels):
             raise ValueError(f"{len(named)} poolers were given for tuples of {len(channels)} maps.")
-        self._start_parts(named, [[count] for count in channels])
+        known = self.__dict__.get("_signed")
+        signed: list[list[bool] | None] = [None] * len(named) if known is None else [[own] for own in known]
+        self._start_parts(named, [[count] for count in channels], signed)
 
     def _shared_batches(self, batches: tuple[Batch, ...], place: int) -> tuple[Batch, ...]:
         return (batches[place],)

@@ -27,10 +27,16 @@ from ._batches import (
 from ._cached import descriptor_cache
 from ._collected import RegionSets, Rows
 from ._numbers import check_descriptors, learned_from
+from ._signs import SignsMixin, signs_of
 
 
 class BasePooler(  # type: ignore[call-arg]
-    DocLinkMixin, OutputMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator, auto_wrap_output_keys=None
+    SignsMixin,
+    DocLinkMixin,
+    OutputMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    BaseEstimator,
+    auto_wrap_output_keys=None,
 ):
     """Base class of all poolers, also of your own: implement :meth:`pool_maps`, and the rest is there.
 
@@ -54,6 +60,9 @@ class BasePooler(  # type: ignore[call-arg]
     -----
     Descriptors of classes outside this package are never cached on disk: a function has the same name after its body
     was changed.
+
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     Examples
     --------
@@ -225,6 +234,7 @@ class BasePooler(  # type: ignore[call-arg]
         """Fit, in as many passes as it takes; return what the last one gathered."""
         n_entries(X)
         self._check_input(X)
+        self._settle(signs_of(X, self._layers) if self._asks_signs else None)
         if not self._learns:
             self._look(X)
             return None
@@ -255,10 +265,11 @@ class BasePooler(  # type: ignore[call-arg]
         """Fit where nothing is learned: check what is in memory, and describe one map."""
         head = X.head() if isinstance(X, FeatureMaps) else X
         for number, batches in enumerate(iter_batches(head, None, self._layers, BLOCK_BYTES)):
+            if number == 0:
+                self._start([batch.maps.shape[1] for batch in batches])
             if not self._layers:
                 self._check_values(batches[0])
             if number == 0:
-                self._start([batch.maps.shape[1] for batch in batches])
                 with one_thread(batches[0].maps, unless=self._several_threads):
                     self._n_features_out = n_columns(self._describe(head_of(batches)))
 
@@ -283,6 +294,8 @@ class BasePooler(  # type: ignore[call-arg]
         results = RegionSets(n_entries(X)) if sets else Rows(n_entries(X))
         self._check_input(X)
         channels = self.__dict__.get("_channels")
+        if channels is None:
+            self._settle(signs_of(X, self._layers) if self._asks_signs else None)
         cached = getattr(getattr(X, "extractor", None), "memory", None) is not None
         cache = descriptor_cache(self, X, channels) if cached else None
         with nullcontext() if cache is None else cache:
@@ -325,7 +338,7 @@ class BasePooler(  # type: ignore[call-arg]
         if not self._follows_from_parameters:
             return None
         if not self._learns:
-            return {}
+            return self._settled()
         # These say nothing of how maps are described: they follow from the maps, or concern containers.
         others = {"_channels", "n_features_in_", "_n_features_out", "_sklearn_output_config"}
         others.update(self.get_params(deep=False))

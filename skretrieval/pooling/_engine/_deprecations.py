@@ -9,15 +9,15 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-_INSIDE = ("skretrieval", "sklearn")
+_INSIDE = ("skretrieval", "sklearn", "torch")
 
 
-def warn_caller(message: str) -> None:
-    """Raise a FutureWarning that points to the line outside of this package and scikit-learn that called."""
+def warn_caller(message: str, category: type[Warning] = FutureWarning) -> None:
+    """Raise a warning that points to the line outside of this package and those it runs in that called."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, FutureWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def deprecate_positional(*names: str) -> Callable:

@@ -7,8 +7,9 @@ Each function takes maps (N, K, H, W), boxes (R, 4) and spatial weights (N or 1,
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +136,8 @@ def signed_power_mean_cells(
 ) -> torch.Tensor:
     """Power mean that keeps signs: ``m = mean sign(x) |x|^p``, then ``sign(m) |m|^(1/p)``, for any real p >= 1.
 
-    GeM for features without a ReLU, such as the tokens of a transformer (with ``rectify=False``). For odd integers p
+    GeM for features without a ReLU, such as the tokens of a transformer (with ``rectify=False``). With
+    ``rectify="auto"`` it takes the place of "power_mean" where the maps are signed. For odd integers p
     it is the power mean, for features that are not negative, too; p = 1 is the mean. There is no limit p = inf: the
     largest magnitude may occur with both signs.
 
@@ -157,6 +159,57 @@ def signed_power_mean_cells(
     return _scaled_power_mean(exact, boxes, p, signed=True).to(maps.dtype)
 
 
+def relup_power_mean_cells(
+    maps: torch.Tensor,
+    boxes: np.ndarray,
+    spatial: torch.Tensor | None = None,
+    p: float = 4.6,
+    alpha: float = 0.014,
+) -> torch.Tensor:
+    """Power mean of activations that are raised to `alpha` where they lie below it (ReLUP, then GeM).
+
+    ``x'_p = max(x_p, alpha)``, times the weights if there are some, then the power mean of exponent `p` over each
+    region. A map of zeros stays one: a photograph without activation has no descriptor.
+
+    Parameters
+    ----------
+    maps : tensor of shape (N, K, H, W)
+        Feature maps.
+    boxes : ndarray of shape (R, 4)
+        Regions.
+    spatial : tensor of shape (N or 1, H, W) or None
+        Weight of each cell.
+    p : float, default=4.6
+        Exponent of the power mean over a region, at least 1; inf for the maximum.
+    alpha : float, default=0.014
+        The threshold, at least 0, which is the ReLU.
+
+    Returns
+    -------
+    values : tensor of shape (N, R, K)
+        One value per region and channel.
+
+    Notes
+    -----
+    The publication puts ReLUP in the place of the ReLU at the end of the residual blocks before the last stage, inside
+    a network trained for retrieval; its threshold is of the scale of those activations. Here it stands before the
+    pooling of any network's maps.
+
+    References
+    ----------
+    Shao, Chen, Karpur, Cui, Araujo, Cao, "Global features are all you need for image retrieval and reranking", ICCV
+    2023, section 3.1.
+    """
+    return power_mean_cells(_relup(maps, alpha), boxes, spatial, p)
+
+
+def _relup(maps: torch.Tensor, alpha: float) -> torch.Tensor:
+    if not 0 <= alpha < np.inf:
+        raise ValueError(f"alpha must be finite and at least 0, got {alpha}.")
+    active = maps.flatten(1).any(dim=1)[:, None, None, None]
+    return torch.where(active, maps.clamp_min(alpha), maps)
+
+
 def regional_power_mean_cells(
     maps: torch.Tensor,
     boxes: np.ndarray,
@@ -164,6 +217,8 @@ def regional_power_mean_cells(
     p: float = 4.6,
     region_p: float = 2.5,
     window: int = 5,
+    alpha: float | None = None,
+    signed: bool = False,
 ) -> torch.Tensor:
     """Power mean of cells that were averaged with the power mean of their neighbourhood (regional GeM).
 
@@ -175,7 +230,7 @@ def regional_power_mean_cells(
     Parameters
     ----------
     maps : tensor of shape (N, K, H, W)
-        Feature maps; not negative, unless `p` and `region_p` are integers.
+        Feature maps; not negative, unless `p` and `region_p` are integers or `signed`.
     boxes : ndarray of shape (R, 4)
         Regions.
     spatial : tensor of shape (N or 1, H, W) or None
@@ -186,6 +241,10 @@ def regional_power_mean_cells(
         Exponent of that over a neighbourhood, at least 1; inf for the maximum.
     window : int, default=5
         Side of a neighbourhood in cells, odd.
+    alpha : float or None, default=None
+        Threshold of ReLUP, which comes first (see :func:`relup_power_mean_cells`); None leaves it out.
+    signed : bool, default=False
+        Whether both power means keep signs (see :func:`signed_power_mean_cells`); maxima remain maxima.
 
     Returns
     -------
@@ -201,11 +260,15 @@ def regional_power_mean_cells(
         raise ValueError(f"region_p must be at least 1, got {region_p}.")
     if window != int(window) or window < 1 or window % 2 == 0:
         raise ValueError(f"window must be an odd number of cells, got {window}.")
-    maps = _weighted(maps, spatial)
-    return power_mean_cells((maps + _neighbourhood(maps, region_p, int(window))) / 2, boxes, None, p)
+    weighted = _weighted(maps if alpha is None else _relup(maps, alpha), spatial)
+    if signed:
+        weighted = weighted.double()
+    mixed = (weighted + _neighbourhood(weighted, region_p, int(window), signed)) / 2
+    reduce = signed_power_mean_cells if signed and np.isfinite(p) else power_mean_cells
+    return reduce(mixed, boxes, None, p).to(maps.dtype)
 
 
-def _neighbourhood(maps: torch.Tensor, p: float, window: int) -> torch.Tensor:
+def _neighbourhood(maps: torch.Tensor, p: float, window: int, signed: bool) -> torch.Tensor:
     """Power mean of the cells around each cell, (N, K, H, W)."""
     rows, cols = (torch.from_numpy(mirrored(size, window // 2)).to(maps.device) for size in maps.shape[2:])
     around = maps.index_select(2, rows).index_select(3, cols)
@@ -213,9 +276,11 @@ def _neighbourhood(maps: torch.Tensor, p: float, window: int) -> torch.Tensor:
     if np.isinf(p):
         return torch.nn.functional.max_pool2d(around, window, stride=1)
     if p <= _SAFE_POWER:
-        values = root(pool(power(around, p), window, stride=1), p)
-        if _is_moderate(values, maps):
-            return values
+        powered = power(around, p, signed)
+        mean = pool(powered, window, stride=1)
+        magnitude = pool(powered.abs(), window, stride=1) if signed else mean
+        if _is_moderate(root(magnitude, p), maps):
+            return root(without_rounding(mean, magnitude) if signed else mean, p, signed)
     # what overflows is divided by the largest magnitude of its neighbourhood, one place of the window after another
     largest = torch.nn.functional.max_pool2d(around.abs(), window, stride=1)
     divisor = largest.clamp_min(torch.finfo(maps.dtype).tiny)
@@ -223,8 +288,8 @@ def _neighbourhood(maps: torch.Tensor, p: float, window: int) -> torch.Tensor:
     height, width = maps.shape[2:]
     for i in range(window):
         for j in range(window):
-            mean += power(around[:, :, i : i + height, j : j + width] / divisor, p)
-    return largest * root(mean / window**2, p)
+            mean += power(around[:, :, i : i + height, j : j + width] / divisor, p, signed)
+    return largest * root(mean / window**2, p, signed)
 
 
 def mirrored(size: int, margin: int) -> np.ndarray:
@@ -234,9 +299,27 @@ def mirrored(size: int, margin: int) -> np.ndarray:
     return np.minimum(folded, period - folded) if size > 1 else folded
 
 
-def needs_nonnegative(p: float) -> bool:
-    """Tell whether a power mean of exponent `p` is undefined for negative values."""
-    return bool(np.isfinite(p)) and int(p) != p
+def roots_of_negatives(reduce: Any) -> bool:
+    """Tell whether a reduction, perhaps a ``functools.partial``, takes roots that negative values don't have."""
+    given = {} if not isinstance(reduce, partial) else reduce.keywords
+    if given.get("signed") or given.get("alpha") is not None:
+        return False
+    exponents = (given.get(name, p) for name, p in _ROOTS.get(_function_of(reduce), {}).items())
+    return any(bool(np.isfinite(p)) and int(p) != p for p in exponents)
+
+
+def with_signs(reduce: Any) -> Any:
+    """Return the form of a reduction for maps of both signs: power means that keep signs, all others as they are."""
+    given = dict(reduce.keywords) if isinstance(reduce, partial) else {}
+    if _function_of(reduce) is power_mean_cells and np.isfinite(given.get("p", 3.0)):
+        return partial(signed_power_mean_cells, **given)
+    if _function_of(reduce) is regional_power_mean_cells:
+        return partial(regional_power_mean_cells, **{**given, "signed": True})
+    return reduce
+
+
+def _function_of(reduce: Any) -> Any:
+    return reduce.func if isinstance(reduce, partial) else reduce
 
 
 def _is_moderate(values: torch.Tensor, maps: torch.Tensor) -> bool:
@@ -279,5 +362,11 @@ REDUCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "max": max_cells,
     "power_mean": power_mean_cells,
     "signed_power_mean": signed_power_mean_cells,
+    "relup_power_mean": relup_power_mean_cells,
     "regional_power_mean": regional_power_mean_cells,
+}
+# Exponents, with their defaults, of reductions that take roots.
+_ROOTS: dict[Any, dict[str, float]] = {
+    power_mean_cells: {"p": 3.0},
+    regional_power_mean_cells: {"p": 4.6, "region_p": 2.5},
 }

@@ -107,8 +107,59 @@ def rmac(height: int, width: int, n_levels: int = 3, include_global: bool = Fals
     return np.concatenate([boxes, whole(height, width)]) if include_global else boxes
 
 
+def grid(height: int, width: int, n_levels: int = 4) -> np.ndarray:
+    """Return the cells of grids of 1 x 1, 2 x 2, ... parts: the regions of Patchify.
+
+    The borders of a grid of g parts lie at ``round(k H / g)``, halves to the even number. A part that would be empty,
+    because the map has fewer cells, is one cell.
+
+    Parameters
+    ----------
+    height, width : int
+        Cells of the map.
+    n_levels : int, default=4
+        Parts along each side of the last grid.
+
+    Returns
+    -------
+    boxes : ndarray of shape (R, 4)
+        (row, column, height, width), by grid, row, column; 30 with four grids.
+
+    References
+    ----------
+    Patchify, IEEE/CVF Winter Conference on Applications of Computer Vision, 2026.
+
+    Examples
+    --------
+    >>> from skretrieval.pooling import regions
+    >>> regions.grid(3, 4, n_levels=2)
+    array([[0, 0, 3, 4],
+           [0, 0, 2, 2],
+           [0, 2, 2, 2],
+           [2, 0, 1, 2],
+           [2, 2, 1, 2]])
+    """
+    if n_levels < 1:
+        raise ValueError(f"n_levels must be at least 1, got {n_levels}.")
+    boxes = []
+    for parts in range(1, n_levels + 1):
+        row, high = _parts(height, parts)
+        col, wide = _parts(width, parts)
+        corners = np.meshgrid(np.arange(parts), np.arange(parts), indexing="ij")
+        i, j = (corner.ravel() for corner in corners)
+        boxes.append(np.stack([row[i], col[j], high[i], wide[j]], axis=1))
+    return np.concatenate(boxes)
+
+
+def _parts(size: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return first cell and number of cells of each of `n` parts of a side."""
+    borders = np.rint(np.arange(n + 1) * size / n).astype(np.int64)
+    first = np.minimum(borders[:-1], size - 1)
+    return first, np.maximum(borders[1:] - first, 1)
+
+
 #: Region terms of the grammar: functions (height, width, **params) -> (R, 4) boxes.
-REGIONS: dict[str, Callable[..., np.ndarray]] = {"whole": whole, "rmac": rmac}
+REGIONS: dict[str, Callable[..., np.ndarray]] = {"whole": whole, "rmac": rmac, "grid": grid}
 
 
 def check_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:

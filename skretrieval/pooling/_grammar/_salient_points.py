@@ -262,7 +262,7 @@ def _detect(X: FeatureMaps, index: int) -> tuple[np.ndarray, tuple[float, float]
     longest = None if None in sizes else max(sizes)
     draft = None if longest is None else 2 * longest
     image = read_image(X.images[index], position=int(X.positions[index]), draft=draft).convert("L")
-    grey = resize_longest(image, longest).astype(np.float32) / 255
+    grey = resize_longest(image, longest, enlarge=X.extractor.enlarge).astype(np.float32) / 255
     return hessian_points(grey), (float(grey.shape[1]), float(grey.shape[0]))
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
 from ..._linalg import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch, n_entries
 from .._engine._numbers import check_nonnegative
 from .._engine._per_cell import per_cell
+from .._engine._signs import RECTIFY, signs_of
 from ._boxes import BoxesMixin
+from ._reductions import roots_of_negatives, with_signs
 from ._region_whitening import RegionWhitening
 
 
@@ -33,7 +36,8 @@ class Spec:
     region_norm : {"l2", None}
         What happens to each region's vector.
     needs_nonnegative : bool
-        Whether negative activations are an error when they are not rectified.
+        Whether the weights have no meaning for negative activations, which are an error then unless rectified. Of
+        the reduction its exponents tell.
     """
 
     weights: Callable | None
@@ -71,13 +75,20 @@ def region_vectors(maps: torch.Tensor, spec: Spec) -> torch.Tensor:
 class SpecPooler(BoxesMixin, BasePooler):
     """A pooler that is one spec of the grammar; subclasses give ``_spec()``."""
 
-    _parameter_constraints: dict = {"rectify": ["boolean"]}
+    _parameter_constraints: dict = {**RECTIFY}
     # Presets without region whitening have no such parameters.
     whiten: Any = False
     n_components: Any = None
 
     def _spec(self) -> Spec:
         raise NotImplementedError
+
+    def _settled_spec(self) -> Spec:
+        """Return the spec for the maps of fit: with ``rectify="auto"`` power means of signed maps keep signs."""
+        spec = self._spec()
+        if self.rectify == "auto" and not self._rectifies():
+            return replace(spec, reduce=with_signs(spec.reduce))
+        return spec
 
     def _region_boxes(self, height: int, width: int) -> np.ndarray:
         return self._spec().regions(height, width)
@@ -114,6 +125,10 @@ class SpecPooler(BoxesMixin, BasePooler):
         """
         self._validate_params()
         self._check_parameters()
+        if self._asks_signs and "rectify_" not in self.__dict__:
+            looking = clone(self)
+            looking._settle(signs_of(X, False))
+            return looking.cell_weights(X)
         weights = self._spec().weights
 
         def spatial(batch: Batch) -> torch.Tensor:
@@ -132,7 +147,7 @@ class SpecPooler(BoxesMixin, BasePooler):
         return RegionWhitening()
 
     def _update(self, state: RegionWhitening, batches: tuple[Batch, ...]) -> None:
-        state.update(region_vectors(self._maps(batches[0]), self._spec()))
+        state.update(region_vectors(self._maps(batches[0]), self._settled_spec()))
 
     def _finish(self, state: RegionWhitening, X: Any) -> None:
         self.region_whitening_ = state.finish(self.n_components, n_entries(X), self.n_features_in_)
@@ -140,14 +155,17 @@ class SpecPooler(BoxesMixin, BasePooler):
 
     def _maps(self, batch: Batch) -> torch.Tensor:
         self._check_values(batch)
-        return batch.rectified if self.rectify else batch.maps
+        return self._activations(batch)
 
     def _check_values(self, batch: Batch) -> None:
-        if not self.rectify and not batch.nonnegative and self._spec().needs_nonnegative:
+        if batch.nonnegative or self._rectifies():
+            return
+        spec = self._settled_spec()
+        if spec.needs_nonnegative or roots_of_negatives(spec.reduce):
             check_nonnegative(batch, f"{type(self).__name__} with these parameters")
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        vectors = region_vectors(self._maps(batches[0]), self._spec())
+        vectors = region_vectors(self._maps(batches[0]), self._settled_spec())
         if self.whiten:
             vectors = self.region_whitening_.apply(vectors)
         return vectors.sum(dim=1)

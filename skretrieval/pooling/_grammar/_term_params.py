@@ -53,7 +53,7 @@ class TermParameters:
     """Nested names for the parameters of the terms: ``reduce_params__p`` is ``reduce_params["p"]``.
 
     To be named before the estimator, which has the parameters ``spatial``, ``channel``, ``regions``, ``reduce`` and
-    ``spatial_params``, ``channel_params``, ``region_params``, ``reduce_params``, and gives ``_registries``.
+    any of ``spatial_params``, ``channel_params``, ``region_params``, ``reduce_params``, and gives ``_registries``.
     """
 
     _registries: Mapping[str, Mapping[str, Callable]]
@@ -73,7 +73,7 @@ class TermParameters:
         """
         params = super().get_params(deep=deep)  # type: ignore[misc]
         if deep:
-            for kind, name in _PARAMS.items():
+            for kind, name in self._own_params().items():
                 defaults, _ = self._term_defaults(kind)
                 given = params[name] if isinstance(params[name], dict) else {}
                 for parameter, value in {**defaults, **given}.items():
@@ -105,16 +105,21 @@ class TermParameters:
         plain = {}
         for key, value in params.items():
             name, is_nested, parameter = key.partition("__")
-            if is_nested and name in _PARAMS.values():
+            if is_nested and name in self._own_params().values():
                 nested.setdefault(name, {})[parameter] = value
             else:
                 plain[key] = value
         super().set_params(**plain)  # type: ignore[misc]
-        for kind, name in _PARAMS.items():
+        for kind, name in self._own_params().items():
             if name in nested:
                 self._check_term(kind, nested[name])
                 setattr(self, name, {**(getattr(self, name) or {}), **nested[name]})
         return self
+
+    def _own_params(self) -> dict[str, str]:
+        """Return the kinds of terms whose parameters the estimator takes as a dict, with the dict's name."""
+        own = self._get_param_names()  # type: ignore[attr-defined]
+        return {kind: name for kind, name in _PARAMS.items() if name in own}
 
     def _term_defaults(self, kind: str) -> tuple[dict[str, Any], bool]:
         """Return the parameters of the chosen term as :func:`term_defaults` does; none if there is no such term."""
@@ -135,5 +140,5 @@ class TermParameters:
 
     def _check_term_parameters(self) -> None:
         """Raise a ValueError if a term does not take its parameters."""
-        for kind, name in _PARAMS.items():
+        for kind, name in self._own_params().items():
             self._check_term(kind, getattr(self, name) or {})

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._channel import CHANNEL
-from ._reductions import REDUCTIONS, needs_nonnegative, power_mean_cells, regional_power_mean_cells
+from ._reductions import REDUCTIONS
 from ._regions import REGIONS, check_boxes
 from ._spatial import SPATIAL
 from ._spec import Spec, SpecPooler
@@ -44,13 +44,13 @@ class WeightedPooler(TermParameters, SpecPooler):
         that returns (N, K).
 
     regions : str or callable, default="whole"
-        "whole", "rmac" (grid of R-MAC), or a function of (height, width) in cells that returns boxes
-        (row, column, height, width), an integer array (R, 4).
+        "whole", "rmac" (grid of R-MAC), "grid" (parts of 1 x 1, 2 x 2 ... grids), or a function of (height, width) in
+        cells that returns boxes (row, column, height, width), an integer array (R, 4).
 
     reduce : str or callable, default="sum"
         "sum", "mean", "max", "power_mean" (``p``, default 3), "signed_power_mean" (``p``; for features of both signs,
-        with ``rectify=False``), "regional_power_mean" (``p``, ``region_p``, ``window``; SuperGlobal), or a function
-        of (maps, boxes, spatial) that returns (N, R, K).
+        with ``rectify=False``), "relup_power_mean" (``p``, ``alpha``) and "regional_power_mean" (``p``, ``region_p``,
+        ``window``, ``alpha``), both of SuperGlobal, or a function of (maps, boxes, spatial) that returns (N, R, K).
 
     region_norm : {"l2", None}, default=None
         Normalisation of each region's vector before the sum.
@@ -67,8 +67,10 @@ class WeightedPooler(TermParameters, SpecPooler):
     n_components : int or None, default=None
         Dimensions kept by `whiten`; None keeps as many as the data has.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and takes the signed power mean of
+        other maps: see the notes of :class:`WeightedPooler`.
 
     Attributes
     ----------
@@ -77,6 +79,22 @@ class WeightedPooler(TermParameters, SpecPooler):
 
     region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
+
+    rectify_ : bool
+        Whether negative activations are replaced, only with ``rectify="auto"``.
+
+    Notes
+    -----
+    With ``rectify="auto"`` every pooler asks, in fit, whether the maps are meant to have negative values:
+    `FeatureMaps` know it of their network (``FeatureMaps.signed``), of maps in memory those of fit are looked at. What
+    comes later is treated alike, one map as a batch. Maps without negative values by design are described as with
+    True. Of others nothing is cut off: power means keep signs ("signed_power_mean", and in the same way
+    "regional_power_mean"), a maximum is one, and weights with roots, logarithms or counts ("response", "crow",
+    "saliency", "sparsity", ...) refuse negative values with a ValueError. With True, a UserWarning says once that the
+    maps of a network of both signs are cut.
+
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------
@@ -160,21 +178,15 @@ class WeightedPooler(TermParameters, SpecPooler):
             )
             return cells, channels
 
-        powers = any(needs_nonnegative(p) for p in _exponents(reduce))
         return Spec(
             weights=weights,
             regions=lambda height, width: check_boxes(regions(height, width), height, width),
             reduce=reduce,
             region_norm=self.region_norm,
-            needs_nonnegative=powers
-            or any(term.func is known for term in (spatial, channel) if term for known in _NONNEGATIVE_TERMS),
+            needs_nonnegative=any(
+                term.func is known for term in (spatial, channel) if term for known in _NONNEGATIVE_TERMS
+            ),
         )
-
-
-def _exponents(reduce: partial) -> list[float]:
-    """Return the exponents of a power mean that takes no roots of negative numbers."""
-    defaults = {power_mean_cells: {"p": 3.0}, regional_power_mean_cells: {"p": 4.6, "region_p": 2.5}}
-    return [reduce.keywords.get(name, p) for name, p in defaults.get(reduce.func, {}).items()]
 
 
 def _term(term: Any, registry: dict, params: dict | None) -> partial | None:

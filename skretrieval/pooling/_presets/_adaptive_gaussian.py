@@ -37,13 +37,19 @@ class AdaptiveGaussianPooler(SpecPooler):
         Standard deviation of the Gaussian as a fraction of the longer side. A quarter is the paper's "half the
         distance" from the centre of the map to its farthest border.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first; without it ``channel="sparsity"`` refuses them.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
     n_features_in_ : int
         Channels K of the maps.
+
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

@@ -17,8 +17,9 @@ class CroWPooler(SpecPooler):
 
     Parameters
     ----------
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first; without it they are an error.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU); in other maps they are an error.
 
     Attributes
     ----------
@@ -28,6 +29,9 @@ class CroWPooler(SpecPooler):
     Notes
     -----
     eps is 1e-6. With one channel the channel weight is log 1 = 0, so is the descriptor, as in the authors' code.
+
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval
 from ..._linalg import l2
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
+from .._engine._signs import RECTIFY
 from .._grammar._boxes import BoxesMixin
 from .._grammar._regions import membership, rmac
 
@@ -30,8 +31,9 @@ class EntropyPooler(BoxesMixin, BasePooler):
     n_bins : int, default=10
         Bins of the histograms.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
@@ -55,6 +57,9 @@ class EntropyPooler(BoxesMixin, BasePooler):
 
     A channel that is constant over the map has no entropy, and a single cell neither: such maps give zero.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Liu, Gou, Guo, Zhang, Zhao, Zhou, "Fusing feature distribution entropy with R-MAC features in image retrieval",
@@ -74,7 +79,7 @@ class EntropyPooler(BoxesMixin, BasePooler):
     _parameter_constraints: dict = {
         "n_levels": [Interval(Integral, 1, None, closed="left")],
         "n_bins": [Interval(Integral, 2, None, closed="left")],
-        "rectify": ["boolean"],
+        **RECTIFY,
     }
 
     def __init__(self, n_levels=3, *, n_bins=10, rectify=True):
@@ -86,7 +91,7 @@ class EntropyPooler(BoxesMixin, BasePooler):
         return rmac(height, width, self.n_levels)
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        maps = batches[0].rectified if self.rectify else batches[0].maps
+        maps = self._activations(batches[0])
         entropies = region_entropies(maps, self._region_boxes(*maps.shape[2:]), self.n_bins)
         return l2(l2(entropies).sum(dim=1)).to(maps.dtype)
 

@@ -7,7 +7,7 @@ from numbers import Real
 
 from sklearn.utils._param_validation import Interval
 
-from .._grammar._reductions import needs_nonnegative, power_mean_cells
+from .._grammar._reductions import power_mean_cells
 from .._grammar._regions import whole
 from .._grammar._spec import Spec, SpecPooler
 
@@ -20,9 +20,11 @@ class GeMPooler(SpecPooler):
     p : float, default=3.0
         Exponent, at least 1: 1 is the mean, ``numpy.inf`` the maximum (MAC).
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first. Without it a fractional `p` refuses negative activations; odd
         whole numbers keep the sign of the mean.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and takes the signed power mean of
+        other maps: see the notes of :class:`WeightedPooler`.
 
     Attributes
     ----------
@@ -33,6 +35,9 @@ class GeMPooler(SpecPooler):
     -----
     Activations are cut at 0, not at 1e-6 as in the authors' code, which turns empty maps into uniform
     descriptors.
+
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------
@@ -58,4 +63,4 @@ class GeMPooler(SpecPooler):
 
     def _spec(self) -> Spec:
         reduce = partial(power_mean_cells, p=self.p)
-        return Spec(weights=None, regions=whole, reduce=reduce, needs_nonnegative=needs_nonnegative(self.p))
+        return Spec(weights=None, regions=whole, reduce=reduce)

@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._grammar._reductions import needs_nonnegative, power_mean_cells
+from .._grammar._reductions import power_mean_cells
 from .._grammar._regions import rmac
 from .._grammar._spec import Spec, SpecPooler
 
@@ -32,13 +32,20 @@ class GRMACPooler(SpecPooler):
     include_global : bool, default=False
         Whether the whole map is one more region. The paper counts the regions of the grid only.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first. Without it a fractional `p` refuses negative activations.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and takes the signed power mean of
+        other maps: see the notes of :class:`WeightedPooler`.
 
     Attributes
     ----------
     n_features_in_ : int
         Channels K of the maps.
+
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------
@@ -74,5 +81,4 @@ class GRMACPooler(SpecPooler):
             regions=partial(rmac, n_levels=self.n_levels, include_global=self.include_global),
             reduce=partial(power_mean_cells, p=self.p),
             region_norm=self.region_norm,
-            needs_nonnegative=needs_nonnegative(self.p),
         )

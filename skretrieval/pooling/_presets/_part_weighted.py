@@ -15,6 +15,7 @@ from .._engine._batches import Batch
 from .._engine._deprecations import warn_caller
 from .._engine._numbers import check_nonnegative
 from .._engine._per_cell import per_cell
+from .._engine._signs import RECTIFY
 
 
 class PartWeightedPooler(BasePooler):
@@ -36,8 +37,9 @@ class PartWeightedPooler(BasePooler):
     root : float, default=2.0
         The weights are this root of the divided response (beta in the papers).
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first; without it they are an error.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU); in other maps they are an error.
 
     alpha : float
         Deprecated, will be removed in version 0.2; use `norm_order`.
@@ -61,6 +63,9 @@ class PartWeightedPooler(BasePooler):
     SBA, by the same authors, describes the same construction; what its tuning changes is not known, so this is PWA
     as published. The papers go on with l2, PCA-whitening to 4096 dimensions and l2.
 
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Xu, Shi, Qi, Wang, Xiao, "Unsupervised part-based weighting aggregation of deep convolutional features for image
@@ -82,7 +87,7 @@ class PartWeightedPooler(BasePooler):
         "n_parts": [Interval(Integral, 1, None, closed="left")],
         "norm_order": [Interval(Real, 0, None, closed="neither")],
         "root": [Interval(Real, 0, None, closed="neither")],
-        "rectify": ["boolean"],
+        **RECTIFY,
         "alpha": [Interval(Real, 0, None, closed="neither"), Hidden(StrOptions({"deprecated"}))],
         "beta": [Interval(Real, 0, None, closed="neither"), Hidden(StrOptions({"deprecated"}))],
     }
@@ -122,9 +127,9 @@ class PartWeightedPooler(BasePooler):
         return True
 
     def _maps(self, batch: Batch) -> torch.Tensor:
-        if not self.rectify:
+        if not self._rectifies():
             check_nonnegative(batch, type(self).__name__)
-        return batch.rectified
+        return self._activations(batch)
 
     def _begin(self, X: Any) -> StreamedVariance:
         n_channels = self._channels[0]

@@ -32,8 +32,9 @@ class RegionIntegrationPooler(SpecPooler):
     whiten : bool, default=True
         False leaves the whitening out: the sum of l2-normalised regions.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first; without it they are an error.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU); in other maps they are an error.
 
     Attributes
     ----------
@@ -48,6 +49,9 @@ class RegionIntegrationPooler(SpecPooler):
     A region without activation is left out of the fit and of the sum: whitened, its zero vector would
     become a direction of its own. The paper's Table 1 names Oxford5k
     and L = 3 as the best, but shows Paris6k's values and L = 2 ahead; the default stays 3.
+
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

@@ -30,8 +30,9 @@ class RMACPooler(SpecPooler):
     n_components : int or None, default=None
         Dimensions kept by `whiten`; None keeps as many as the data has.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
@@ -40,6 +41,11 @@ class RMACPooler(SpecPooler):
 
     region_whitening_ : WhiteningAxes
         Mean, components and eigenvalues, only with `whiten`.
+
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

@@ -39,13 +39,19 @@ class SJWPooler(SpecPooler):
     channel_combine : {"product", "sum"}, default="product"
         How sparsity and deviation make the channel weight: as eq 16 prints it, or as the text before it says.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first; without it they are an error.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU); in other maps they are an error.
 
     Attributes
     ----------
     n_features_in_ : int
         Channels K of the maps.
+
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

@@ -19,13 +19,19 @@ class SPoCPooler(SpecPooler):
     center_prior : bool, default=True
         Whether cells are weighted; the paper leaves the prior out for Holidays.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
     n_features_in_ : int
         Channels K of the maps.
+
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------

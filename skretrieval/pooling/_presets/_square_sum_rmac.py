@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 from ..._linalg import l2, lengths
 from .._engine._base import BasePooler
 from .._engine._batches import Batch
+from .._engine._signs import RECTIFY
 from .._grammar._boxes import BoxesMixin
 from .._grammar._reductions import max_cells
 
@@ -31,13 +32,19 @@ class SquareSumRMACPooler(BoxesMixin, BasePooler):
         Whether a last window may reach beyond the border, so that no cell is left out. The
         default is that of the max-pooling in the authors' framework.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first: squares lose their sign.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     Attributes
     ----------
     n_features_in_ : int
         Channels K of the maps.
+
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------
@@ -55,7 +62,7 @@ class SquareSumRMACPooler(BoxesMixin, BasePooler):
     _parameter_constraints: dict = {
         "n_levels": [Interval(Integral, 1, None, closed="left")],
         "ceil_mode": ["boolean"],
-        "rectify": ["boolean"],
+        **RECTIFY,
     }
 
     def __init__(self, n_levels=3, *, ceil_mode=False, rectify=True):
@@ -67,7 +74,7 @@ class SquareSumRMACPooler(BoxesMixin, BasePooler):
         return np.concatenate(windows(height, width, self.n_levels, self.ceil_mode))
 
     def _describe(self, batches: tuple[Batch, ...]) -> torch.Tensor:
-        maps = batches[0].rectified if self.rectify else batches[0].maps
+        maps = self._activations(batches[0])
         scales = windows(*maps.shape[2:], self.n_levels, self.ceil_mode)
         maxima = max_cells(maps, np.concatenate(scales)).split([len(boxes) for boxes in scales], dim=1)
         return l2(torch.stack([lengths(scale, dim=1) for scale in maxima]).sum(dim=0))

@@ -109,7 +109,7 @@ def response_of(batch: Batch) -> torch.Tensor:
 
 
 def piece_of(
-    batch: Batch, settings: RegionSettings, rectify: bool, known: dict[int, np.ndarray] | None
+    batch: Batch, settings: RegionSettings, maps: torch.Tensor, known: dict[int, np.ndarray] | None
 ) -> Piece:
     """Return the images of a batch with their weights and regions.
 
@@ -119,8 +119,9 @@ def piece_of(
         Some maps.
     settings : RegionSettings
         How regions are found.
-    rectify : bool
-        Whether the local descriptors are rectified; the weights and regions always follow positive activations.
+    maps : tensor of shape (N, K, H, W)
+        Those of the batch that give the local descriptors, rectified or not; the weights and regions always follow
+        positive activations.
     known : dict of int to ndarray, or None
         Regions of images by their place in the sequence, as packed bits, for a next pass. Those missing are found and
         added.
@@ -141,12 +142,11 @@ def piece_of(
         there = np.arange(counts.max()) < counts[:, None]
         masks = np.zeros((*there.shape, n_cells), dtype=bool)
         masks[there] = np.unpackbits(np.concatenate(packed), axis=1, count=n_cells)
-    positive = batch.rectified
     return Piece(
         indices=batch.indices,
-        maps=positive if rectify else batch.maps,
+        maps=maps,
         spatial=l2(response.flatten(1)),
-        channel=sparsity(positive),
+        channel=sparsity(batch.rectified),
         masks=torch.from_numpy(masks).to(batch.maps.device),
         counts=counts,
     )

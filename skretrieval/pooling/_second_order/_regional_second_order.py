@@ -17,6 +17,7 @@ from .._engine._base import BasePooler
 from .._engine._batches import BATCH_BYTES, Batch, RegionRows, iter_batches, n_entries
 from .._engine._collected import RegionSets
 from .._engine._deprecations import deprecate_positional, warn_caller
+from .._engine._signs import RECTIFY
 from .._grammar._boxes import BoxesMixin
 from .._grammar._salient_points import import_detector, photographs_of
 from ._candidate_regions import ImageRegions
@@ -93,9 +94,10 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         Divide second moments by their trace, so that the scale of the activations does not matter. Without it, the
         maps must be of the same scale in fit and transform: doubling them changes the descriptor completely.
 
-    rectify : bool, default=True
+    rectify : bool or "auto", default=True
         Replace negative activations by zero first. Otherwise the local descriptors keep them; the weights and the
         regions follow the positive activations all the same, for which they are defined.
+        "auto" cuts them off only where the network gives none (it ends in a ReLU), and keeps those of other maps.
 
     n_jobs : int, default=None
         Threads that detect points in photographs ("hessian").
@@ -130,6 +132,9 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     as the data has, whitened vectors of the fit are all equally far from one another: a ``WhiteningWarning`` tells of
     fewer than 20 regions for each component, and another warning when
     `n_components` (or `n_local`) cannot be reached.
+
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
 
     References
     ----------
@@ -167,7 +172,7 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         "center_local": ["boolean"],
         "offdiag_scale": [Interval(Real, 0, None, closed="left")],
         "trace_normalize": ["boolean"],
-        "rectify": ["boolean"],
+        **RECTIFY,
         "n_jobs": [Integral, None],
     }
 
@@ -388,4 +393,4 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
         # a region's moment, eigenvectors, logarithm and triangle; its local descriptors
         each = size * (4 * size + 2 * height * width) if self.order == 2 else 2 * n_channels
         for part in cut(batch, settings.most * each):
-            yield piece_of(part, settings, self.rectify, masks)
+            yield piece_of(part, settings, self._activations(part), masks)

@@ -127,6 +127,24 @@ def test_one_region_each_is_the_same_as_rows(metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_matched_regions_are_the_pair_behind_each_similarity(make_regions, slow, metric):
+    """Of queries with several regions, with one, and with one row."""
+    gallery = make_regions(20, 5, 0)
+    retriever = NearestNeighborsRetriever(metric=metric).fit(gallery)
+    for queries in (make_regions(4, 5, 1), [regions[:1] for regions in make_regions(4, 5, 2)]):
+        distances, items = retriever.kneighbors(queries, n_neighbors=6)
+        pairs = retriever.matched_regions(queries, items)
+        assert pairs.shape == (4, 6, 2)
+        for query, item, distance, (own, other) in zip(
+            np.repeat(np.arange(4), 6), items.ravel(), distances.ravel(), pairs.reshape(-1, 2), strict=True
+        ):
+            pair = [queries[query][own]], [gallery[item][other]]
+            assert_allclose(slow.best_pair(*pair, metric)[0], distance, atol=1e-6)
+    table = np.concatenate([regions[:1] for regions in make_regions(4, 5, 1)])
+    assert not retriever.matched_regions(table, retriever.predict(table))[..., 0].any()
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_best_regions_have_the_same_number(slow, metric):
     X, Q = make_sets(12, 4, 5, 7), make_sets(5, 4, 5, 8)
     X[0] = np.repeat(X[0][:1], 4, axis=0)
