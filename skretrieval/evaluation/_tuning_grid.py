@@ -79,7 +79,8 @@ def pipeline_of(setting: Setting, extractor: Any) -> Pipeline:
         "full": PCAWhitening(n_components="auto"),
     }[setting.whitening]
     own = clone(extractor).set_params(layers=setting.layer, image_size=setting.image_size)
-    return getattr(recipes, setting.pooler)(extractor=own, whitening=whitening)
+    pipeline = getattr(recipes, setting.pooler)(extractor=own, whitening=whitening)
+    return pipeline.set_params(pooler__rectify="auto")  # maps of inner layers have both signs
 
 
 def pooled_descriptors(
