@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .._terminal import printable
+
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
@@ -60,7 +62,7 @@ def add_command(app: typer.Typer, told: Told) -> None:
             if out is not None:
                 from ..index import save_encoder
 
-                typer.echo(f"Encoder: {save_encoder(found.pipeline, out)}")
+                typer.echo(f"Encoder: {printable(str(save_encoder(found.pipeline, out)))}")
 
 
 def chosen_for(folder: Path, say: Callable[[str], None]) -> tuple[Pipeline, str]:
@@ -92,7 +94,7 @@ def _run(
     given = None if pairs is None else read_pairs(pairs, folder, paths)
     found = tune(paths, pairs=given, labels=truth, n_images=limit, random_state=seed, n_jobs=-1, say=say)
     for place, why in sorted(found.failed.items()):
-        say(f"Skipped {paths[place]}: {why}")
+        say(f"Skipped {printable(paths[place])}: {printable(why)}")
     return found
 
 

@@ -131,6 +131,16 @@ def mates_of(pairs: np.ndarray, n_images: int) -> Mates:
     -------
     mates : Mates
         The pairs within objects.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skretrieval.model_selection import mates_of
+    >>> mates = mates_of(np.array([[0, 1], [0, 2], [1, 2], [2, 3], [3, 4]]), 6)
+    >>> mates.groups
+    array([0, 0, 0, 3, 3, 5])
+    >>> mates.pairs.tolist()
+    [[0, 1], [0, 2], [1, 2], [3, 4]]
     """
     groups = np.arange(n_images)
     involved = np.unique(pairs)
