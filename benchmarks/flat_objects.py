@@ -35,7 +35,7 @@ _SYLLABLES = [
     "ba",
     "ce",
     "di",
-    "fo",
+    "fo",  # codespell:ignore fo
     "gu",
     "la",
     "me",

@@ -38,9 +38,12 @@ def add_command(app: typer.Typer, told: Told) -> None:
             Path | None,
             typer.Option(
                 help="A table (.csv) with two photographs of the same object a line, relative to FOLDER or absolute; "
-                "20 of different objects do. Without: pairs that local features verify (needs the extra opencv)."
+                "20 of different objects do. They go before pairs that local features verify."
             ),
         ] = None,
+        verify: Annotated[
+            bool, typer.Option(help="Look for pairs by local features, too (needs the extra opencv).")
+        ] = True,
         out: Annotated[
             Path | None, typer.Option("--out", "-o", help="Write the encoder here, for `index --encoder`.")
         ] = None,
@@ -57,7 +60,7 @@ def add_command(app: typer.Typer, told: Told) -> None:
         only where photographs of the same object are found better by more than chance. Says what it chose and why.
         """
         with told():
-            found = _run(folder, pairs, labels, limit, seed, typer.echo)
+            found = _run(folder, pairs, verify, labels, limit, seed, typer.echo)
             _print_table(found, top)
             if out is not None:
                 from ..index import save_encoder
@@ -67,13 +70,19 @@ def add_command(app: typer.Typer, told: Told) -> None:
 
 def chosen_for(folder: Path, say: Callable[[str], None]) -> tuple[Pipeline, str]:
     """Return the Pipeline that tuning chooses for a folder, and its setting in words."""
-    found = _run(folder, None, False, 2000, 0, say)
+    found = _run(folder, None, True, False, 2000, 0, say)
     say(_conclusion(found))
     return found.pipeline, str(found.choice.chosen)
 
 
 def _run(
-    folder: Path, pairs: Path | None, labels: bool, limit: int, seed: int, say: Callable[[str], None]
+    folder: Path,
+    pairs: Path | None,
+    verify: bool,
+    labels: bool,
+    limit: int,
+    seed: int,
+    say: Callable[[str], None],
 ) -> Tuning:
     from ..datasets import list_images, load_image_folder
     from ..evaluation import tune
@@ -81,6 +90,8 @@ def _run(
 
     if not folder.is_dir():
         raise FileNotFoundError(f"No such folder: {folder}.")
+    if pairs is None and not verify:
+        raise ValueError("--no-verify needs --pairs: without either there is no evidence.")
     truth = None
     if labels:
         bunch = load_image_folder(folder)
@@ -92,7 +103,16 @@ def _run(
     if not paths:
         raise ValueError(f"{folder} has no photographs.")
     given = None if pairs is None else read_pairs(pairs, folder, paths)
-    found = tune(paths, pairs=given, labels=truth, n_images=limit, random_state=seed, n_jobs=-1, say=say)
+    found = tune(
+        paths,
+        pairs=given,
+        verify=verify,
+        labels=truth,
+        n_images=limit,
+        random_state=seed,
+        n_jobs=-1,
+        say=say,
+    )
     for place, why in sorted(found.failed.items()):
         say(f"Skipped {printable(paths[place])}: {printable(why)}")
     return found

@@ -74,6 +74,7 @@ def tune(
     images: Sequence[Any],
     *,
     pairs: ArrayLike | None = None,
+    verify: bool = True,
     labels: ArrayLike | None = None,
     extractor: Any = None,
     layers: Sequence[str] | None = None,
@@ -94,8 +95,10 @@ def tune(
     images : sequence of path, PIL.Image.Image, uint8 ndarray or ImageCrop
         The photographs.
     pairs : array-like of shape (m, 2), default=None
-        Positions of photographs of the same object, chosen by hand; 20 of different objects do. They take the place
-        of verified pairs.
+        Positions of photographs of the same object, chosen by hand; 20 of different objects do. Where the test on
+        them decides nothing, verified pairs may, if these do not speak against it.
+    verify : bool, default=True
+        Whether local features may verify pairs. False looks at given pairs only.
     labels : array-like of shape (n,), default=None
         The objects, where they are known: only to report the true mAP of each setting.
     extractor : ConvFeatureExtractor, default=None
@@ -122,8 +125,8 @@ def tune(
     Raises
     ------
     ValueError
-        If there are fewer than two photographs that can be read, `pairs` names others than those of `images`, or
-        `layers` is missing for another extractor.
+        If there are fewer than two photographs that can be read, `pairs` names others than those of `images` or is
+        missing with ``verify=False``, or `layers` is missing for another extractor.
     """
     say = say or (lambda line: None)
     items = check_images(images)
@@ -132,6 +135,8 @@ def tune(
     if layers is None or len(layers) < 2:
         raise ValueError(f"layers={layers!r}: name at least two layers of the extractor to choose among.")
     given = _check_pairs(pairs, len(items))
+    if given is None and not verify:
+        raise ValueError("verify=False needs pairs: without either there is no evidence.")
     sample = _sample(len(items), n_images, given, random_state)
     pooled, failed = _describe([items[i] for i in sample], extractor, layers, image_sizes, say)
     whole = np.setdiff1d(np.arange(len(sample)), list(failed))
@@ -144,30 +149,42 @@ def tune(
         return similarities_of(pooled[setting.layer, setting.pooler, setting.image_size], setting.whitening)
 
     settings, default = make_grid(layers, image_sizes), default_of(layers, image_sizes)
-    asked = None
+    choice = None
     if given is not None:
         inside = np.isin(given, positions).all(axis=1)
         mates = mates_of_given(np.searchsorted(positions, given[inside]), len(positions))
-    else:
+        say(f"comparing {len(settings)} settings by {len(mates.pairs)} given pairs")
+        choice = choose_setting(
+            similarities, settings, default, mates, source="given", random_state=random_state
+        )
+    if choice is None or (verify and choice.chosen == default):
         asked = _asked(len(positions), random_state)
         rankings = (_nearest(similarities(setting), asked) for setting in settings)
         mates = _verify([items[i] for i in positions], asked, rankings, n_jobs, say)
-    say(f"comparing {len(settings)} settings")
-    choice = choose_setting(
-        similarities,
-        settings,
-        default,
-        mates,
-        asked=asked,
-        source="verified" if given is None else "given",
-        random_state=random_state,
-    )
+        say(f"comparing {len(settings)} settings by {len(mates.pairs)} verified pairs")
+        verified = choose_setting(
+            similarities, settings, default, mates, asked=asked, random_state=random_state
+        )
+        choice = verified if choice is None else _either(choice, verified)
     true = {}
     if labels is not None:
         known = np.asarray(labels)[positions]
         true = {setting: _leave_one_out(similarities(setting), known) for setting in settings}
     reasons = {int(sample[place]): why for place, why in failed.items()}
     return Tuning(pipeline_of(choice.chosen, extractor), choice, settings, true, len(positions), reasons)
+
+
+def _either(given: SettingChoice, verified: SettingChoice) -> SettingChoice:
+    """Let verified pairs decide where given ones do not suffice, unless the given ones speak against it."""
+    if verified.chosen == verified.default:
+        return given
+    if given.scores and given.scores[verified.chosen] < given.scores[given.default]:
+        given.reason += f"; verified pairs speak for {verified.chosen}, but the given ones do not"
+        return given
+    verified.reason = (
+        f"by {verified.n_pairs} verified pairs, as the given ones do not decide, {verified.reason}"
+    )
+    return verified
 
 
 def _check_pairs(pairs: ArrayLike | None, n_images: int) -> np.ndarray | None:

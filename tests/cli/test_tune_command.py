@@ -56,7 +56,7 @@ def test_tune_prints_the_table_and_says_why(folder, run):
 def test_index_takes_the_encoder_that_tune_wrote(folder, run, tmp_path):
     encoder, pairs = tmp_path / "encoder.skops", tmp_path / "pairs.csv"
     absolute = [(folder / f"sheet {i:02d}" / "0.png", f"sheet {i:02d}/1.png") for i in range(12)]
-    output = run("tune", folder, "--pairs", write_pairs(pairs, absolute), "--out", encoder)
+    output = run("tune", folder, "--pairs", write_pairs(pairs, absolute), "--no-verify", "--out", encoder)
     assert "12 pairs of 12 objects" in output
     assert f"Encoder: {encoder}" in output
     index = tmp_path / "index"
@@ -132,6 +132,7 @@ def test_a_table_without_pairs_is_an_error(folder, run, tmp_path):
 
 
 def test_a_folder_without_photographs_is_an_error(run, tmp_path):
+    assert "--no-verify needs --pairs" in run("tune", tmp_path, "--no-verify", fails=True)
     assert "has no photographs." in run("tune", tmp_path, fails=True)
     assert "No such folder: " in run("tune", tmp_path / "none", fails=True)
 

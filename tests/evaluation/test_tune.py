@@ -8,6 +8,7 @@ from skretrieval.evaluation import Setting, tune
 from skretrieval.evaluation import _tune as module
 from skretrieval.evaluation._tuning_grid import LAYERS, pooled_descriptors, similarities_of
 from skretrieval.extraction import ConvFeatureExtractor
+from skretrieval.model_selection import SettingChoice
 
 SMALL = {"image_sizes": (48, 64), "layers": LAYERS}
 
@@ -79,11 +80,16 @@ class _nothing:
         return None
 
 
-def test_without_opencv_it_says_so_and_keeps_the_default(flat, monkeypatch):
+@pytest.fixture
+def without_opencv(monkeypatch):
     def missing():
         raise ImportError("install scikit-retrieval[opencv].")
 
     monkeypatch.setattr(module, "import_cv2", missing)
+
+
+@pytest.mark.usefixtures("without_opencv")
+def test_without_opencv_it_says_so_and_keeps_the_default(flat):
     lines = []
     tuning = tune(flat[0][:6], extractor=network(), say=lines.append, **SMALL)
     assert tuning.choice.chosen == tuning.choice.default == Setting("bn2", "grmac", "none", 64)
@@ -91,8 +97,8 @@ def test_without_opencv_it_says_so_and_keeps_the_default(flat, monkeypatch):
     assert any("[opencv]" in line and "default stays" in line for line in lines)
 
 
-def test_given_pairs_need_no_opencv(flat, monkeypatch):
-    monkeypatch.setattr(module, "import_cv2", None)
+@pytest.mark.usefixtures("without_opencv")
+def test_given_pairs_need_no_opencv(flat):
     images = flat[0]
     pairs = [(3 * number, 3 * number + 2) for number in range(12)]
     tuning = tune(images, pairs=pairs, extractor=network(), **SMALL)
@@ -101,10 +107,30 @@ def test_given_pairs_need_no_opencv(flat, monkeypatch):
     assert not tuning.true_scores
 
 
+def choice(chosen, scores):
+    return SettingChoice(chosen, "default", "why", scores=scores, n_pairs=30)
+
+
+def test_verified_pairs_decide_where_given_ones_do_not():
+    given = choice("default", {"default": 0.5, "other": 0.6})
+    verified = choice("other", {"default": 0.5, "other": 0.9})
+    found = module._either(given, verified)
+    assert found is verified
+    assert found.reason == "by 30 verified pairs, as the given ones do not decide, why"
+    assert module._either(given, choice("default", {})) is given
+
+
+def test_verified_pairs_do_not_overrule_given_ones():
+    given = choice("default", {"default": 0.6, "other": 0.5})
+    found = module._either(given, choice("other", {"default": 0.5, "other": 0.9}))
+    assert found.chosen == "default"
+    assert "verified pairs speak for other, but the given ones do not" in found.reason
+
+
 def test_photographs_of_given_pairs_are_in_the_sample(flat):
     images = flat[0]
     pairs = [(0, 2), (33, 35)]
-    tuning = tune(images, pairs=pairs, extractor=network(), n_images=5, **SMALL)
+    tuning = tune(images, pairs=pairs, verify=False, extractor=network(), n_images=5, **SMALL)
     assert tuning.n_images == 5
     assert tuning.choice.n_pairs == 2
 
@@ -112,7 +138,9 @@ def test_photographs_of_given_pairs_are_in_the_sample(flat):
 def test_an_unreadable_photograph_is_named_and_left_out(flat, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no photograph")
-    tuning = tune([flat[0][0], str(broken), *flat[0][1:5]], pairs=[(0, 2)], extractor=network(), **SMALL)
+    tuning = tune(
+        [flat[0][0], str(broken), *flat[0][1:5]], pairs=[(0, 2)], verify=False, extractor=network(), **SMALL
+    )
     assert list(tuning.failed) == [1]
     assert tuning.n_images == 5
     assert tuning.choice.n_pairs == 1
@@ -134,3 +162,8 @@ def test_wrong_pairs_are_errors(flat, pairs, message):
 def test_layers_of_another_extractor_must_be_named(flat):
     with pytest.raises(ValueError, match="name at least two layers"):
         tune(flat[0][:6], extractor=network())
+
+
+def test_nothing_to_go_by_is_an_error(flat):
+    with pytest.raises(ValueError, match="verify=False needs pairs"):
+        tune(flat[0][:6], verify=False, extractor=network(), **SMALL)
