@@ -4,7 +4,7 @@ from ._axes import PrincipalAxes, WhiteningAxes, check_rank, flip_signs
 from ._powers import power, power_mean, root, signed_power, without_rounding
 from ._principal_axes import StreamedAxes, principal_axes
 from ._rows import l2_normalize, project, row_blocks, unit_rows
-from ._shrinkage import WhiteningWarning, ledoit_wolf, shrinkage_for_size, warn_if_thin
+from ._shrinkage import WhiteningWarning, ledoit_wolf, mean_for_size, shrinkage_for_size, warn_if_thin
 from ._tensors import l2, lengths, out_of_range, tensor_of
 from ._threads import is_forked, limit_forked_threads
 
@@ -21,6 +21,7 @@ __all__ = [
     "ledoit_wolf",
     "lengths",
     "limit_forked_threads",
+    "mean_for_size",
     "out_of_range",
     "power",
     "power_mean",

@@ -23,6 +23,25 @@ class WhiteningWarning(UserWarning):
     """
 
 
+def mean_for_size(n_samples: int) -> float:
+    """Return the share of their mean that n rows bear to lose: ``n / (n + 10)``.
+
+    As if ten rows more had been seen whose mean is zero: without the mean of the two, one descriptor would be the
+    opposite of the other.
+
+    Parameters
+    ----------
+    n_samples : int
+        Rows.
+
+    Returns
+    -------
+    share : float
+        In (0, 1).
+    """
+    return n_samples / (n_samples + _PRIOR_ROWS)
+
+
 def shrinkage_for_size(n_samples: int, n_features: int) -> float:
     """Return the share of an even spectrum that n rows of d features ask for: ``10 d / (10 d + n)``.
 

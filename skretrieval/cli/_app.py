@@ -18,6 +18,7 @@ from .._terminal import printable
 from .._version import __version__
 from . import _evaluate, _index, _reproduce, _tune
 from ._options import (
+    DtypeOption,
     EnlargeOption,
     ExpandOption,
     ExtractorOption,
@@ -86,6 +87,7 @@ def demo(
     extractor: ExtractorOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
+    dtype: DtypeOption = None,
     enlarge: EnlargeOption = None,
     whitening: WhiteningOption = None,
     expand: ExpandOption = None,
@@ -99,7 +101,7 @@ def demo(
         from ._demo import run_demo
         from ._settings import resolve_settings
 
-        options = given(recipe, extractor, weights, size, enlarge, whitening, expand)
+        options = given(recipe, extractor, weights, size, dtype, enlarge, whitening, expand)
         run_demo(
             folder,
             html,

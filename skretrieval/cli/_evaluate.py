@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 Told = Callable[[], AbstractContextManager[None]]
+PAPER = "paper"  # the network of the paper, with its layer and size
 
 
 def add_command(app: typer.Typer, told: Told) -> None:
@@ -39,20 +40,22 @@ def add_command(app: typer.Typer, told: Told) -> None:
         ] = None,
         recipe: Annotated[
             list[str] | None,
-            typer.Option("--recipe", "-r", help="gsw, grmac, rmac ...; several are compared. [default: gsw]"),
+            typer.Option(
+                "--recipe", "-r", help="gsw, grmac, rmac ...; several are compared. [default: grmac]"
+            ),
         ] = None,
         extractor: Annotated[
             str | None,
             typer.Option(
-                help="'kernel', or a network (NAME of torchvision, timm:NAME, hf:NAME_OR_FOLDER) in the place of the "
-                "paper's. [default: the paper's]"
+                help="A network (NAME of torchvision, timm:NAME, hf:NAME_OR_FOLDER), 'kernel', or 'paper' for that of "
+                "the paper, with its layer and size. [default: timm:tf_efficientnet_lite0]"
             ),
         ] = None,
         weights: Annotated[
             str | None, typer.Option(help="'default' (the library's), 'random', or a state-dict file.")
         ] = None,
         size: Annotated[
-            int | None, typer.Option(min=1, help="Longest side in pixels. [default: the paper's]")
+            int | None, typer.Option(min=1, help="Longest side in pixels. [default: 384, or the paper's]")
         ] = None,
         whitening: Annotated[
             str | None,
@@ -179,7 +182,7 @@ def add_command(app: typer.Typer, told: Told) -> None:
                         expand=expand,
                         params=parse(setting, "--set"),
                     )
-                    for name in recipe or ["gsw"]
+                    for name in recipe or ["grmac"]
                 }
                 found = run(
                     pipelines,
@@ -274,6 +277,8 @@ def make_pipeline(
     """
     from .. import recipes
     from ..evaluation import stand_in
+    from ..pooling import keep_signs
+    from ._settings import DEFAULTS
 
     if recipe not in recipes.__all__:
         raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(sorted(recipes.__all__))}.")
@@ -293,8 +298,17 @@ def make_pipeline(
     if weights not in (None, "default", "random"):
         weights = os.path.abspath(weights)  # so that the result can be rerun from anywhere
     named = {**network, "weights": "DEFAULT" if weights == "default" else weights}
+    as_published = network["backbone"] == PAPER
+    if as_published:
+        named["backbone"] = None
+    else:
+        extractor_params = {**extractor_params, "enlarge": False}
+        named["backbone"] = network["backbone"] or DEFAULTS["extractor"]
+        if network["image_size"] is None and named["backbone"] != "kernel":
+            named["image_size"] = DEFAULTS["size"]
     other = stand_in(function().named_steps["extractor"], **named, **extractor_params)
-    return function(extractor=other, **arguments).set_params(**params)
+    pipeline = function(extractor=other, **arguments)
+    return (pipeline if as_published else keep_signs(pipeline)).set_params(**params)
 
 
 def run(pipelines: dict[str, Any], dataset: Any, **options: Any) -> Any:

@@ -17,6 +17,7 @@ import typer
 from .._terminal import printable, progress_bar
 from ._options import (
     DeviceOption,
+    DtypeOption,
     EnlargeOption,
     ExpandOption,
     ExtractorOption,
@@ -58,6 +59,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
         extractor: ExtractorOption = None,
         weights: WeightsOption = None,
         size: SizeOption = None,
+        dtype: DtypeOption = None,
         enlarge: EnlargeOption = None,
         whitening: WhiteningOption = None,
         expand: ExpandOption = None,
@@ -111,7 +113,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
             if regions and recipe not in (None, "patchify"):
                 raise ValueError(f"--regions is --recipe patchify; got --recipe {recipe}, too.")
             recipe = "patchify" if regions else recipe
-            options = given(recipe, extractor, weights, size, enlarge, whitening, expand)
+            options = given(recipe, extractor, weights, size, dtype, enlarge, whitening, expand)
             if out is None:
                 out = Path(f"{Path(os.path.abspath(folder)).name or 'photographs'}.index")
             if upgrade:

@@ -17,8 +17,9 @@ RecipeOption = Annotated[
 ExtractorOption = Annotated[
     str | None,
     typer.Option(
-        help="'kernel' learns filters from your photographs, without downloads; or a network of "
-        "torchvision (vgg16, resnet50 ...), timm (timm:NAME) or transformers (hf:NAME_OR_FOLDER). [default: kernel]"
+        help="A network of torchvision (vgg16, resnet50 ...), timm (timm:NAME) or transformers "
+        "(hf:NAME_OR_FOLDER); or 'kernel', which learns filters from your photographs. "
+        "[default: timm:tf_efficientnet_lite0]"
     ),
 ]
 WeightsOption = Annotated[
@@ -28,7 +29,7 @@ WeightsOption = Annotated[
     ),
 ]
 SizeOption = Annotated[
-    int | None, typer.Option(min=1, help="Longest side in pixels. [default: the extractor's]")
+    int | None, typer.Option(min=1, help="Longest side in pixels. [default: 384; 224 for 'kernel']")
 ]
 EnlargeOption = Annotated[
     bool | None,
@@ -40,7 +41,14 @@ WhiteningOption = Annotated[
     str | None,
     typer.Option(
         help="none; auto, as far as the number of photographs bears; pca, or learned (needs sub-folders as labels), "
-        "which want twenty photographs and more for each dimension. [default: none]"
+        "which want twenty photographs and more for each dimension. [default: auto]"
+    ),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the network: auto (bfloat16 where the processor multiplies it natively), float32, bfloat16 or "
+        "float16. [default: auto]"
     ),
 ]
 ExpandOption = Annotated[
@@ -59,6 +67,7 @@ def given(
     extractor: str | None,
     weights: str | None,
     size: int | None,
+    dtype: str | None,
     enlarge: bool | None,
     whitening: str | None,
     expand: int | None,
@@ -69,6 +78,7 @@ def given(
         "extractor": extractor,
         "weights": weights,
         "size": size,
+        "dtype": dtype,
         "enlarge": enlarge,
         "whitening": whitening,
         "expand": expand,

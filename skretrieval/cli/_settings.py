@@ -13,22 +13,24 @@ from sklearn.pipeline import Pipeline
 from .. import recipes
 from ..extraction import ConvFeatureExtractor, ConvKernelExtractor
 from ..index import ImageIndex, IndexDamagedError, load_encoder
+from ..pooling import keep_signs
 
 #: The recipe that is chosen for the photographs, by `skretrieval tune`.
 AUTO = "auto"
 #: The options that decide what an index holds, with their defaults.
 DEFAULTS: dict[str, Any] = {
     "recipe": "grmac",
-    "extractor": "kernel",
+    "extractor": "timm:tf_efficientnet_lite0",
     "weights": "default",
-    "size": None,
+    "size": 384,
+    "dtype": "auto",
     "enlarge": False,
-    "whitening": "none",
+    "whitening": "auto",
     "expand": 0,
 }
 
 #: What indexes were made with that do not say so, from before there was the option.
-_BEFORE: dict[str, Any] = {"enlarge": True}
+_BEFORE: dict[str, Any] = {"enlarge": True, "dtype": "float32"}
 
 
 def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -53,16 +55,20 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
             raise ValueError(f"it was made with {words}.")
         return dict(base)
     settings = {**DEFAULTS, **chosen}
+    if settings["extractor"] == "kernel":
+        # it learns on a CPU, from photographs of its own size
+        unfit = [name for name in ("weights", "dtype") if chosen.get(name, DEFAULTS[name]) != DEFAULTS[name]]
+        if unfit:
+            raise ValueError(
+                f"{' and '.join(unfit)} are for networks; the kernel extractor learns from your photographs."
+            )
+        settings |= {"dtype": "float32", "size": chosen.get("size")}
     if settings["recipe"] not in recipes.__all__:
         raise ValueError(
             f"unknown recipe {settings['recipe']!r}; there are {', '.join(sorted(recipes.__all__))}."
         )
     if settings["whitening"] not in ("none", "auto", "pca", "learned"):
         raise ValueError(f"whitening must be none, pca or learned, or auto, got {settings['whitening']!r}.")
-    if settings["extractor"] == "kernel" and settings["weights"] != "default":
-        raise ValueError(
-            "weights are for torchvision networks; the kernel extractor learns from your photographs."
-        )
     if make_pipeline(settings).named_steps["pooler"].takes_tuples:
         raise ValueError(
             f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python."
@@ -77,15 +83,12 @@ def make_pipeline(settings: Mapping[str, Any]) -> Pipeline:
         whitening=None if settings["whitening"] == "none" else settings["whitening"],
         expand=settings["expand"] or None,
     )
-    # codebooks come out alike each time; the index keeps dense rows; maps of both signs are not cut in half
-    fixed = {"random_state": 0, "sparse_output": False, "rectify": "auto"}
-    return pipeline.set_params(
-        **{
-            name: fixed[name.rpartition("__")[2]]
-            for name, value in pipeline.get_params().items()
-            if name.rpartition("__")[2] in fixed and not (name.endswith("__rectify") and value is False)
-        }
-    )
+    # codebooks come out alike each time; the index keeps dense rows
+    fixed = {"random_state": 0, "sparse_output": False}
+    chosen = {
+        name: fixed[last] for name in pipeline.get_params() if (last := name.rpartition("__")[2]) in fixed
+    }
+    return keep_signs(pipeline.set_params(**chosen))
 
 
 def _make_extractor(settings: Mapping[str, Any]) -> ConvFeatureExtractor | ConvKernelExtractor:
@@ -94,6 +97,7 @@ def _make_extractor(settings: Mapping[str, Any]) -> ConvFeatureExtractor | ConvK
     if settings["extractor"] == "kernel":
         return ConvKernelExtractor(random_state=0, **size)
     weights = {"default": "DEFAULT", "random": None}.get(settings["weights"], settings["weights"])
+    size["dtype"] = settings.get("dtype", _BEFORE["dtype"])
     return ConvFeatureExtractor(settings["extractor"], weights=weights, random_state=0, **size)
 
 

@@ -52,7 +52,7 @@ class Setting(NamedTuple):
 
 def default_extractor() -> ConvFeatureExtractor:
     """Return EfficientNet-Lite0 with the weights that came with the package."""
-    return ConvFeatureExtractor(BACKBONE, weights="DEFAULT", enlarge=False)
+    return ConvFeatureExtractor(BACKBONE, weights="DEFAULT", enlarge=False, dtype="auto")
 
 
 def make_grid(layers: Sequence[str], image_sizes: Sequence[int]) -> list[Setting]:

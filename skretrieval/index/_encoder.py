@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from .. import recipes
-from ..extraction import ConvKernelExtractor, UnreadableImageWarning
+from ..extraction import UnreadableImageWarning
 from ..retrieval import NearestNeighborsRetriever
 
 DEFAULT_RECIPE = "grmac"
@@ -60,7 +60,7 @@ def pipeline_of(encoder: str | Pipeline | None) -> Pipeline:
         name = DEFAULT_RECIPE if encoder is None else encoder
         if name not in recipes.__all__:
             raise ValueError(f"Unknown recipe {name!r}; there are {', '.join(sorted(recipes.__all__))}.")
-        return getattr(recipes, name)(extractor=ConvKernelExtractor(random_state=0), whitening=None)
+        return getattr(recipes, name)(extractor="photographs")
     if not isinstance(encoder, Pipeline):
         raise TypeError(
             f"encoder must be None, the name of a recipe or a Pipeline, got {type(encoder).__name__}."

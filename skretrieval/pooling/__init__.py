@@ -9,6 +9,7 @@ from ._combine._class_activation import ClassActivationMask
 from ._combine._fusion import PoolerFusion
 from ._combine._layerwise import LayerwisePooler
 from ._engine._base import BasePooler
+from ._engine._signs import keep_signs
 from ._grammar import _channel as channel
 from ._grammar import _reductions as reductions
 from ._grammar import _regions as regions
@@ -57,6 +58,7 @@ __all__ = [
     "VLADPooler",
     "WeightedPooler",
     "channel",
+    "keep_signs",
     "reductions",
     "regions",
     "spatial",

@@ -14,6 +14,7 @@ from .._doc_link import DocLinkMixin
 from .._linalg import (
     check_rank,
     ledoit_wolf,
+    mean_for_size,
     principal_axes,
     project,
     row_blocks,
@@ -58,8 +59,9 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
     shrinkage : None, "size", "auto" or float in [0, 1], default=None
         s, which replaces each variance v by ``(1 - s) v + s m``, m the mean of the variances of all features, as
         :func:`sklearn.covariance.shrunk_covariance` does. None whitens by the variances as they are, as in [1]_.
-        "size" is ``10 d / (10 d + n)`` for n rows of d features: little more than the mean is subtracted from a few
-        descriptors, and very many are whitened in full. "auto" is the coefficient of Ledoit and Wolf [3]_, which
+        "size" is ``10 d / (10 d + n)`` for n rows of d features, and takes ``n / (n + 10)`` of the mean: a single
+        row stays as it is, little more than the mean is subtracted from a few hundred, and very many are whitened in
+        full. "auto" is the coefficient of Ledoit and Wolf [3]_, which
         estimates the covariance best and still whitens a few hundred rows too far for a search.
 
     Attributes
@@ -72,7 +74,7 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
     explained_variance_ratio_ : ndarray of shape (n_axes,)
         The same as a share of the total variance.
     mean_ : ndarray of shape (n_features,)
-        Mean of the training data; zeros if `center` is False.
+        Mean of the training data, the part of it that is subtracted with "size"; zeros if `center` is False.
     n_components_ : int
         Columns of the result: the number of axes kept; all features with `shrinkage` where none is cut off.
     shrinkage_ : float
@@ -166,7 +168,7 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or list of arrays of shape (M_i, n_features)
-            Descriptors, or region sets, with at least two rows in all.
+            Descriptors, or region sets, with at least two rows in all; one is enough where "size" keeps all features.
         y : Ignored
             Not used, present for API consistency.
 
@@ -178,12 +180,16 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
         Raises
         ------
         ValueError
-            If all rows are equal, or if X holds fewer than two rows, NaN or infinity.
+            If all rows are equal or there are fewer than two (but with "size"), or if X holds NaN or infinity.
         """
         if is_region_sets(X):
             X, _ = stack_region_sets(X)
-        X = validate_data(self, X, dtype=self._row_dtypes, ensure_min_samples=2)
+        by_size = self.shrinkage == "size"
+        evenly = by_size and self.n_components in (None, "auto")
+        X = validate_data(self, X, dtype=self._row_dtypes, ensure_min_samples=1 if evenly else 2)
         n, size = X.shape
+        if evenly and np.array_equal(X[0], X[-1]) and (X[0] == X).all():
+            return self._fit_equal_rows(X)
         wanted: Any = self.n_components
         if wanted == "auto":
             wanted = min(max(1, n // _ROWS_FOR_AN_AXIS), n - 1, size) if self.shrinkage is None else None
@@ -197,7 +203,7 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
             n_kept = axes.n_for_share(share)
 
         variances = axes.eigenvalues[:n_kept]
-        self.mean_ = axes.mean.astype(X.dtype)
+        self.mean_ = (axes.mean * mean_for_size(n) if by_size else axes.mean).astype(X.dtype)
         self.components_ = axes.components[:n_kept].astype(X.dtype)
         self.explained_variance_ = variances.astype(X.dtype)
         self.explained_variance_ratio_ = (variances / axes.total_variance).astype(X.dtype)
@@ -216,6 +222,18 @@ class PCAWhitening(DocLinkMixin, RegionSetsMixin, ClassNamePrefixFeaturesOutMixi
         else:  # what lies off the axes is lost, however far the spectrum is shrunk
             explained = float(variances.sum() / axes.total_variance)
             warn_if_thin("PCAWhitening", n, n_kept, size, far, explained=explained)
+        return self
+
+    def _fit_equal_rows(self, X: NDArray[Any]) -> Self:
+        """Fit where nothing varies: all directions are alike."""
+        n, size = X.shape
+        self.mean_ = (X[0] * (mean_for_size(n) if self.center else 0)).astype(X.dtype)
+        self.components_ = np.empty((0, size), X.dtype)
+        self.explained_variance_ = self.explained_variance_ratio_ = self.shrunk_variance_ = np.empty(
+            0, X.dtype
+        )
+        self.n_components_, self.shrinkage_ = size, shrinkage_for_size(n, size)
+        self.null_variance_, self._keeps_all = 1.0, True
         return self
 
     def _shrinkage(self, X: NDArray[Any], axes: Any) -> float:

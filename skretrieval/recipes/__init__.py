@@ -9,11 +9,13 @@ and ``score`` the mAP by label.
 
 All take the same keyword arguments besides their own (``Settings``):
 
-extractor : estimator or None
+extractor : estimator, "photographs", "passthrough" or None
     The network, exchanged for another: ``ConvKernelExtractor()``, ``ConvFeatureExtractor("resnet50")``, or
-    ``"passthrough"`` when `X` holds feature maps already. None is the network of the paper; where papers differ,
-    VGG16's pool5 at longest side 1024, the size of the photographs of Oxford5k and Paris6k that they leave as they
-    are.
+    ``"passthrough"`` when `X` holds feature maps already. ``"photographs"`` is what serves one's own photographs best
+    (benchmarks/defaults.py) and needs no download: EfficientNet-Lite0 at longest side 384, which scales none up, with
+    ``whitening="auto"`` unless the method has none, and poolers with ``rectify="auto"``. None is the network of the
+    paper; where papers differ, VGG16's pool5 at longest side 1024, the size of the photographs of Oxford5k and Paris6k
+    that they leave as they are.
 
 whitening : {"auto", "pca", "learned"}, transformer or None
     "auto": PCA-whitening with the spectrum shrunk as far as the photographs are few (``PCAWhitening`` with

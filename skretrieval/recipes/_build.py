@@ -10,10 +10,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 
 from ..extraction import ConvFeatureExtractor
+from ..pooling import keep_signs
 from ..postprocessing import LearnedWhitening, PCAWhitening
 from ..retrieval import NearestNeighborsRetriever, QueryExpansion
 
 Step = tuple[str, Any]
+
+#: What stands for the network that serves one's own photographs best (benchmarks/defaults.py).
+PHOTOGRAPHS = "photographs"
 
 
 class Settings(TypedDict, total=False):
@@ -60,7 +64,9 @@ def describe_and_search(
     """
     if settings.get("extractor") is None:
         settings["extractor"] = defaults.get("extractor")
-    chosen: Settings = {"whitening": "pca", **defaults, **settings}  # type: ignore[typeddict-item]
+    own = isinstance(settings["extractor"], str) and settings["extractor"] == PHOTOGRAPHS
+    usual = "auto" if own else "pca"
+    chosen: Settings = {"whitening": usual, **defaults, **settings}  # type: ignore[typeddict-item]
     whitening = chosen["whitening"]
     if not isinstance(whitening, str) and settings.get("n_components") is not None:
         raise ValueError(
@@ -79,7 +85,8 @@ def describe_and_search(
 
 def whiten_regions(pooler: Any, defaults: Settings, /, **settings: Unpack[Settings]) -> Pipeline:
     """Let a pooler whiten its regions, where the whitening asked for is PCA; else as ``describe_and_search``."""
-    if settings.get("whitening", "pca") != "pca":
+    usual = "auto" if settings.get("extractor") == PHOTOGRAPHS else "pca"
+    if settings.get("whitening", usual) != "pca":
         return describe_and_search(pooler.set_params(whiten=False), defaults, **settings)
     chosen: Settings = {**defaults, **settings}
     pooler.set_params(whiten=True, n_components=chosen.get("n_components"))
@@ -125,13 +132,32 @@ def in_a_row(
             f"unknown settings {unknown}: besides the recipe's own there are {list(Settings.__annotations__)}."
         )
     extractor = settings.get("extractor")
-    network = ConvFeatureExtractor("vgg16", layers="pool5") if extractor is None else _copy(extractor)
+    own = isinstance(extractor, str) and extractor == PHOTOGRAPHS
+    if own:
+        network: Any = photograph_network()
+    elif isinstance(extractor, str) and extractor != "passthrough":
+        raise ValueError(
+            f"extractor must be an estimator, 'passthrough' or 'photographs', got {extractor!r}."
+        )
+    else:
+        network = ConvFeatureExtractor("vgg16", layers="pool5") if extractor is None else _copy(extractor)
     retriever = NearestNeighborsRetriever() if retriever is None else retriever
     search: Any = retriever.set_params(n_neighbors=settings.get("n_neighbors", retriever.n_neighbors))
     expand = settings.get("expand")
     if expand is not None:
         search = QueryExpansion(search, expand, include_query=include_query)
-    return Pipeline([("extractor", network), ("pooler", pooler), *steps, ("retriever", search)])
+    model = Pipeline([("extractor", network), ("pooler", pooler), *steps, ("retriever", search)])
+    return keep_signs(model) if own else model
+
+
+def photograph_network() -> ConvFeatureExtractor:
+    """Return the network for one's own photographs: ImageNet's, small, with weights that came through pip.
+
+    Size and type are those that benchmarks/defaults.py found; a photograph is never scaled up.
+    """
+    return ConvFeatureExtractor(
+        "timm:tf_efficientnet_lite0", image_size=384, enlarge=False, dtype="auto", random_state=0
+    )
 
 
 def _by_name(whitening: str) -> Any:

@@ -47,7 +47,8 @@ def assert_as_fresh(index, photographs, run, tmp_path, options):
 @pytest.mark.parametrize(
     ("options", "recipe"),
     [
-        ([], lambda extractor: recipes.grmac(extractor=extractor, whitening=None)),
+        ([], lambda extractor: recipes.grmac(extractor=extractor, whitening="auto")),
+        (["--whitening", "none"], lambda extractor: recipes.grmac(extractor=extractor, whitening=None)),
         (
             ["--recipe", "rmac", "--whitening", "pca", "--expand", "2"],
             lambda extractor: recipes.rmac(extractor=extractor, whitening="pca", expand=2),
@@ -61,7 +62,17 @@ def assert_as_fresh(index, photographs, run, tmp_path, options):
 )
 def test_search_equals_the_python_pipeline(tmp_path, photographs, run, network_options, options, recipe):
     index = tmp_path / "index"
-    run("index", photographs, "--out", index, "--no-progress", *network_options, *options)
+    run(
+        "index",
+        photographs,
+        "--out",
+        index,
+        "--no-progress",
+        "--dtype",
+        "float32",
+        *network_options,
+        *options,
+    )
     files = sorted(str(file) for file in photographs.rglob("*.png"))
     extractor = ConvFeatureExtractor("squeezenet1_1", weights=None, random_state=0, image_size=64)
     pipeline = recipe(extractor).fit(files, [file.split(os.sep)[-2] for file in files])
@@ -277,9 +288,12 @@ def test_other_options_need_a_rebuild(index, photographs, run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--recipe", "magic"], "unknown recipe 'magic'; there are adaptive_gaussian, bow_cnn, crow"),
+        (["--recipe", "magic"], "unknown recipe 'magic'; there are adaptive_gaussian, anyloc, bow_cnn"),
         (["--whitening", "bleach"], "whitening must be none, pca or learned"),
-        (["--extractor", "kernel", "--weights", "random"], "weights are for torchvision networks"),
+        (
+            ["--extractor", "kernel", "--weights", "random"],
+            "weights are for networks; the kernel extractor learns",
+        ),
         (["--extractor", "vgg161"], "vgg161"),
         (["--extractor", "squeezenet1_1", "--weights", "gone.pth"], "gone.pth"),
         (["--recipe", "ms_rmac"], "wants several layers or resolutions"),

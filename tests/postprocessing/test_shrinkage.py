@@ -40,7 +40,8 @@ def test_rows_are_multiplied_by_a_power_of_the_covariance(n, d, shrinkage, power
     whitening = PCAWhitening(shrinkage=shrinkage, power=power).fit(X)
     covariance = shrunk_covariance(np.cov(X.T), shrinkage=whitening.shrinkage_)
     values, vectors = linalg.eigh(covariance)
-    expected = (X_new - X.mean(axis=0)) @ (vectors * values**-power) @ vectors.T
+    mean = X.mean(axis=0) * (n / (n + 10) if shrinkage == "size" else 1)
+    expected = (X_new - mean) @ (vectors * values**-power) @ vectors.T
     found = whitening.transform(X_new)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
     assert whitening.n_components_ == d == len(whitening.get_feature_names_out())
@@ -183,3 +184,30 @@ def test_a_whitening_saved_without_shrinkage_still_works(tmp_path):
     again = joblib.load(tmp_path / "old.joblib")
     np.testing.assert_array_equal(again.transform(X), expected)
     assert again.shrinkage is None
+
+
+def test_one_row_stays_as_it_is():
+    """By the number of rows, whitening begins with nothing: neither an axis nor the mean is trusted."""
+    row = descriptors(1, 8)
+    whitening = PCAWhitening(shrinkage="size").fit(row)
+    np.testing.assert_allclose(l2_normalize(whitening.transform(row)), l2_normalize(row), rtol=1e-6)
+    np.testing.assert_allclose(whitening.inverse_transform(whitening.transform(row)), row, rtol=1e-6)
+    assert whitening.components_.shape == (0, 8)
+    equal = PCAWhitening(shrinkage="size").fit(np.repeat(row, 3, axis=0))
+    np.testing.assert_allclose(equal.mean_, row[0] * 3 / 13, rtol=1e-6)
+    for shrinkage in (None, "auto", 0.5):
+        with pytest.raises(ValueError, match="minimum of 2"):
+            PCAWhitening(shrinkage=shrinkage).fit(row)
+    with pytest.raises(ValueError, match="minimum of 2"):
+        PCAWhitening(1, shrinkage="size").fit(row)
+
+
+def test_two_alike_stay_alike():
+    """Without the mean of two rows one is the opposite of the other."""
+    rows = np.abs(descriptors(1, 30)) + 0.01 * descriptors(2, 30)
+    found = l2_normalize(PCAWhitening(shrinkage="size").fit_transform(rows))
+    assert found[0] @ found[1] > 0.9
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        centred = l2_normalize(PCAWhitening(shrinkage=1.0).fit_transform(rows))
+    assert centred[0] @ centred[1] < -0.9

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import StrOptions
 
@@ -39,6 +40,33 @@ def signs_of(X: Any, layers: bool) -> list[bool] | None:
         own = [not batch.nonnegative for batch in batches]
         found = [a or b for a, b in zip(found, own, strict=True)] if found else own
     return found
+
+
+def keep_signs(model: BaseEstimator) -> Any:
+    """Let the poolers of a Pipeline cut off negative values only where the network means to have none.
+
+    Sets each of its parameters `rectify` that is True to "auto".
+
+    Parameters
+    ----------
+    model : Pipeline or pooler
+        Changed.
+
+    Returns
+    -------
+    model : Pipeline or pooler
+        The same.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skretrieval.pooling import GeMPooler, keep_signs
+    >>> keep_signs(make_pipeline(GeMPooler()))[0]
+    GeMPooler(rectify='auto')
+    """
+    params = model.get_params().items()
+    cut = [name for name, value in params if name.rpartition("__")[2] == "rectify" and value is True]
+    return model.set_params(**dict.fromkeys(cut, "auto"))
 
 
 class SignsMixin:
