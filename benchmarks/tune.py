@@ -132,7 +132,7 @@ def main() -> None:
     lines = [
         "# Tuning by verified pairs",
         "",
-        "Made by `benchmarks/tune.py`: EfficientNet-Lite0, 72 settings, leave-one-out mAP. Evidence: verified pairs of",
+        "Made by `benchmarks/tune.py`: EfficientNet-Lite0, 96 settings, leave-one-out mAP. Evidence: verified pairs of",
         "how many objects, and the share of the photographs that have a mate.",
         "",
         "| collection | photographs | default | chosen | best | evidence | p | setting | seconds |",

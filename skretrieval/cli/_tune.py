@@ -56,7 +56,7 @@ def add_command(app: typer.Typer, told: Told) -> None:
     ) -> None:
         """Choose layer, pooler, whitening and image size for a folder of photographs.
 
-        Starts from the default (EfficientNet-Lite0's last layer, GR-MAC, no whitening, 512 pixels), and leaves it
+        Starts from the default of `index` (EfficientNet-Lite0's last layer, GR-MAC, 384 pixels), and leaves it
         only where photographs of the same object are found better by more than chance. Says what it chose and why.
         """
         with told():

@@ -60,6 +60,10 @@ class Tuning:
         Photographs looked at.
     failed : dict of int to str
         Photographs that could not be read, by position in `images`, and why.
+
+    Notes
+    -----
+    Threads: any number may read it; nothing changes it.
     """
 
     pipeline: Pipeline
@@ -84,7 +88,7 @@ def tune(
     n_jobs: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Tuning:
-    """Choose among 72 settings of a network the one that finds photographs of the same object best.
+    """Choose among 96 settings of a network the one that finds photographs of the same object best.
 
     Without `pairs` the evidence is pairs of different photographs that a homography of local features verifies. They
     exist of flat and rigid things; of others hardly any, and then the default stays. It is left only for a gain that a
@@ -106,8 +110,8 @@ def tune(
     layers : sequence of str, default=None
         Layers to choose among, the default's last. None: the 112-channel, the 320-channel and the last layer of
         EfficientNet-Lite0; needed for another extractor.
-    image_sizes : sequence of int, default=(320, 512)
-        Longest sides in pixels.
+    image_sizes : sequence of int, default=(384, 512)
+        Longest sides in pixels, the default's first.
     n_images : int, default=2000
         Photographs looked at, at most, drawn at random; those of `pairs` are among them.
     random_state : int, default=0

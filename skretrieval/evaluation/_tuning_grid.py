@@ -20,8 +20,8 @@ from ..postprocessing import PCAWhitening
 BACKBONE = "timm:tf_efficientnet_lite0"
 LAYERS = ("blocks.4", "blocks.6", "bn2")
 POOLERS = ("spoc", "gem", "grmac", "rmac")
-WHITENINGS = ("none", "shrunk", "full")
-IMAGE_SIZES = (320, 512)
+WHITENINGS = ("none", "auto", "shrunk", "full")
+IMAGE_SIZES = (384, 512)
 _SHRINKAGE = 0.3
 
 
@@ -34,11 +34,16 @@ class Setting(NamedTuple):
         Of the network.
     pooler : str
         The name of a recipe.
-    whitening : {"none", "shrunk", "full"}
-        "shrunk" divides by variances that are shrunk by 0.3 towards their mean, "full" by those of the axes that the
-        number of photographs can bear (``PCAWhitening(n_components="auto")``).
+    whitening : {"none", "auto", "shrunk", "full"}
+        "auto" is that of the recipes: little more than the mean is subtracted where photographs are few. "shrunk"
+        divides by variances that are shrunk by 0.3 towards their mean, "full" by those of the axes that the number of
+        photographs can bear (``PCAWhitening(n_components="auto")``).
     image_size : int
         Longest side in pixels.
+
+    Notes
+    -----
+    Threads: any number may read it; nothing changes it.
     """
 
     layer: str
@@ -56,7 +61,7 @@ def default_extractor() -> ConvFeatureExtractor:
 
 
 def make_grid(layers: Sequence[str], image_sizes: Sequence[int]) -> list[Setting]:
-    """Return every combination; the default is the last layer, GR-MAC, no whitening, the largest size."""
+    """Return every combination."""
     return [
         Setting(layer, pooler, whitening, size)
         for layer in layers
@@ -67,14 +72,15 @@ def make_grid(layers: Sequence[str], image_sizes: Sequence[int]) -> list[Setting
 
 
 def default_of(layers: Sequence[str], image_sizes: Sequence[int]) -> Setting:
-    """Return the setting that needs no evidence: the best for most photographs (benchmarks/results/tune.md)."""
-    return Setting(layers[-1], "grmac", "none", max(image_sizes))
+    """Return the setting that needs no evidence, that of `skretrieval index`."""
+    return Setting(layers[-1], "grmac", "auto", image_sizes[0])
 
 
 def pipeline_of(setting: Setting, extractor: Any) -> Pipeline:
     """Return the unfitted Pipeline of a setting."""
     whitening = {
         "none": None,
+        "auto": PCAWhitening(shrinkage="size"),
         "shrunk": PCAWhitening(shrinkage=_SHRINKAGE),
         "full": PCAWhitening(n_components="auto"),
     }[setting.whitening]

@@ -43,6 +43,10 @@ class SettingChoice:
         Pairs of different photographs, and the objects they are of.
     coverage : float
         Share of the photographs that have a mate.
+
+    Notes
+    -----
+    Threads: any number may read it; nothing changes it.
     """
 
     chosen: Any

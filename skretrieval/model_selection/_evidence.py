@@ -32,6 +32,10 @@ class Mates(NamedTuple):
     groups : int64 ndarray of shape (n,)
         A number for each photograph; those of one object have the same. Photographs without a mate have one of
         their own.
+
+    Notes
+    -----
+    Threads: any number may read it; nothing changes it.
     """
 
     pairs: np.ndarray

@@ -40,7 +40,7 @@ def test_verified_pairs_are_of_one_object(verified, flat):
 
 def test_every_setting_has_its_scores(verified):
     tuning, _ = verified
-    assert len(set(tuning.settings)) == 72
+    assert len(set(tuning.settings)) == 96
     assert set(tuning.choice.scores) == set(tuning.true_scores) == set(tuning.settings)
     evidence = [tuning.choice.scores[setting] for setting in tuning.settings]
     true = [tuning.true_scores[setting] for setting in tuning.settings]
@@ -59,7 +59,7 @@ def test_the_pipeline_is_that_of_the_setting(verified, flat):
     assert (found[:, 0] == np.arange(len(images))).all()
 
 
-@pytest.mark.parametrize("whitening", ["none", "shrunk", "full"])
+@pytest.mark.parametrize("whitening", ["none", "auto", "shrunk", "full"])
 def test_what_is_compared_is_what_the_pipeline_gives(flat, whitening):
     images = flat[0]
     rows, failed = pooled_descriptors(images, network(), LAYERS, 64)
@@ -92,7 +92,7 @@ def without_opencv(monkeypatch):
 def test_without_opencv_it_says_so_and_keeps_the_default(flat):
     lines = []
     tuning = tune(flat[0][:6], extractor=network(), say=lines.append, **SMALL)
-    assert tuning.choice.chosen == tuning.choice.default == Setting("bn2", "grmac", "none", 64)
+    assert tuning.choice.chosen == tuning.choice.default == Setting("bn2", "grmac", "auto", 48)
     assert "too thin" in tuning.choice.reason
     assert any("[opencv]" in line and "default stays" in line for line in lines)
 
