@@ -1,10 +1,10 @@
 """Retrieval quality of every recipe on labelled photographs with real weights.
 
-    python benchmarks/quality.py --assets FOLDER [--size 512] [--only RECIPE ...] [--networks NAME ...] [--dtype bfloat16]
+    python benchmarks/quality.py --assets FOLDER [--size 512] [--only RECIPE ...] [--networks NAME ...]
 
 FOLDER holds `images/SET/LABEL/*` photographs and state dicts of torchvision networks as `weights/NAME.pth`, NAME being
-torchvision's name. It can also be given as SKRETRIEVAL_ASSETS. Besides these networks: EfficientNet-Lite0, whose weights
-come with the package, and the kernel network, which learns from the photographs.
+torchvision's name. It can also be given as SKRETRIEVAL_ASSETS. Besides these networks there are EfficientNet-Lite0,
+whose weights come with the package, and the kernel network, which learns from the photographs.
 
 Every photograph queries all others (mAP, trapezoid rule). What is learned must not be learned on what it is scored
 on, so the labels are split in two halves: axes and codebooks learned on one half describe the other, and each half is
@@ -171,7 +171,7 @@ def score_halves(pipeline, maps, labels) -> float:
 
 
 def measure(name: str, extractor, images, labels: np.ndarray) -> list[float]:
-    """Return ms per image of the network and of the rest, then mAP: plain, expanded, halves, halves auto, halves whitened."""
+    """Return ms per image of the network and of the rest, then mAP: plain, expanded, halves, then "auto" and "pca"."""
     some = images[:: max(1, len(images) // 12)]
     uncached = clone(extractor).set_params(memory=None)
     uncached.fit(images if isinstance(extractor, ConvKernelExtractor) else some)
@@ -298,8 +298,8 @@ def main() -> None:
         "mAP: each photograph queries all others, nothing whitened; codebooks, parts and selected features are "
         f"learned on the same photographs. QE: average of the query and {N_EXPAND} neighbours "
         "(of the neighbours alone for regional_second_order, as published). Halves: learned on one half of "
-        'the objects, scored within the other, first without whitening, then with whitening="auto", then with PCA-whitening '
-        "in full (to the "
+        'the objects, scored within the other, first without whitening, then with whitening="auto", then with '
+        "PCA-whitening in full (to the "
         "recipe's number of dimensions, or the rank of 79 photographs). regional_second_order always whitens, "
         f"multi_resolution_pfa never does. bow_cnn has {N_WORDS} words. Times per photograph: the network "
         "(12 photographs, uncached), and everything from maps to descriptors. Where halves are far better than the "
