@@ -27,6 +27,7 @@ SHARED = {
     "_average_precision",
     "_cache",
     "_doc_link",
+    "_geometry",
     "_io",
     "_linalg",
     "_region_sets",

@@ -16,7 +16,7 @@ import typer
 
 from .._terminal import printable
 from .._version import __version__
-from . import _evaluate, _index, _reproduce
+from . import _evaluate, _index, _reproduce, _tune
 from ._options import (
     DtypeOption,
     EnlargeOption,
@@ -158,3 +158,4 @@ def _told(interrupted: str = "") -> Iterator[None]:
 _index.add_commands(app, _told)
 _evaluate.add_command(app, _told)
 _reproduce.add_command(app, _told)
+_tune.add_command(app, _told)

@@ -63,6 +63,9 @@ def add_commands(app: typer.Typer, told: Told) -> None:
         enlarge: EnlargeOption = None,
         whitening: WhiteningOption = None,
         expand: ExpandOption = None,
+        encoder: Annotated[
+            Path | None, typer.Option(help="A file that `skretrieval tune --out` wrote, for these options.")
+        ] = None,
         regions: Annotated[
             bool,
             typer.Option(
@@ -105,6 +108,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
         with told(interrupted=_INTERRUPTED):
             from ..index import EXCLUDED, upgrade_index
             from ._settings import open_or_create
+            from ._tune import chosen_for
 
             if regions and recipe not in (None, "patchify"):
                 raise ValueError(f"--regions is --recipe patchify; got --recipe {recipe}, too.")
@@ -118,7 +122,14 @@ def add_commands(app: typer.Typer, told: Told) -> None:
                     err=True,
                 )
                 upgrade_index(out)
-            opened = open_or_create(out, options, rebuild=rebuild, trust=trust or ())
+            opened = open_or_create(
+                out,
+                options,
+                rebuild=rebuild,
+                trust=trust or (),
+                encoder=encoder,
+                choose=lambda: chosen_for(folder, typer.echo),
+            )
             what: dict[str, Any] = {"moved": folder_moved, "yes": yes}
             what["exclude"] = [*EXCLUDED, *exclude] if exclude else None
             if dry_run:

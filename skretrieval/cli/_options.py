@@ -9,7 +9,10 @@ import typer
 
 RecipeOption = Annotated[
     str | None,
-    typer.Option(help="How maps become descriptors: gsw, grmac, sjw, crow, rmac, spoc ... [default: grmac]"),
+    typer.Option(
+        help="How maps become descriptors: gsw, grmac, sjw, crow, rmac, spoc ...; `index` also takes auto, which "
+        "runs `skretrieval tune` first. [default: grmac]"
+    ),
 ]
 ExtractorOption = Annotated[
     str | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from sklearn.pipeline import Pipeline
 
 from .. import recipes
 from ..extraction import ConvFeatureExtractor, ConvKernelExtractor
-from ..index import ImageIndex, IndexDamagedError
+from ..index import ImageIndex, IndexDamagedError, load_encoder
 from ..pooling import keep_signs
 
+#: The recipe that is chosen for the photographs, by `skretrieval tune`.
+AUTO = "auto"
 #: The options that decide what an index holds, with their defaults.
 DEFAULTS: dict[str, Any] = {
     "recipe": "grmac",
@@ -100,7 +102,13 @@ def _make_extractor(settings: Mapping[str, Any]) -> ConvFeatureExtractor | ConvK
 
 
 def open_or_create(
-    out: Path, options: Mapping[str, Any], *, rebuild: bool = False, trust: Collection[str] = ()
+    out: Path,
+    options: Mapping[str, Any],
+    *,
+    rebuild: bool = False,
+    trust: Collection[str] = (),
+    encoder: Path | None = None,
+    choose: Callable[[], tuple[Pipeline, str]] | None = None,
 ) -> ImageIndex:
     """Open the index of a folder if its options are those that are asked for, or make one.
 
@@ -114,6 +122,10 @@ def open_or_create(
         Begin anew in place of an index that is there, damaged or not; it may have other options.
     trust : collection of str
         Types that its Pipeline may hold besides the usual ones.
+    encoder : Path, optional
+        The file of a Pipeline, in the place of the options.
+    choose : callable, optional
+        What recipe "auto" asks for a Pipeline and the words for its setting, where an index is to be made.
 
     Returns
     -------
@@ -127,22 +139,40 @@ def open_or_create(
     ValueError
         If an option is unknown, or differs from the index's without `rebuild`.
     """
+    read = None if encoder is None else load_encoder(encoder, trust)
+    if read is not None or options.get("recipe") == AUTO:
+        others = [
+            name for name, value in options.items() if value is not None and (name, value) != ("recipe", AUTO)
+        ]
+        if others or (read is not None and options.get("recipe") is not None):
+            words = ", ".join(f"--{name}" for name in others or ["recipe"])
+            what = "--encoder" if read is not None else "--recipe auto"
+            raise ValueError(f"{what} decides all of the encoder: leave out {words}.")
+
+    def made() -> tuple[Pipeline, dict[str, Any]]:
+        if read is not None:
+            return read[0], {"encoder": read[1]}
+        if options.get("recipe") == AUTO and choose is not None:
+            pipeline, words = choose()
+            return pipeline, {"recipe": AUTO, "chosen": words}
+        settings = resolve_settings(options)
+        return make_pipeline(settings), settings
+
     try:
         index = ImageIndex(out, trust=trust)
         if rebuild:
-            settings = resolve_settings(options)
-            index.reset(make_pipeline(settings), settings=settings)
+            pipeline, settings = made()
+            index.reset(pipeline, settings=settings)
             return index
     except (FileNotFoundError, IndexDamagedError) as error:
         is_damaged = isinstance(error, IndexDamagedError)
         if is_damaged and not rebuild:
             raise
-        settings = resolve_settings(options)
-        return ImageIndex.create(
-            out, make_pipeline(settings), settings=settings, trust=trust, rebuild=is_damaged
-        )
+        pipeline, settings = made()
+        return ImageIndex.create(out, pipeline, settings=settings, trust=trust, rebuild=is_damaged)
+    asked = {"encoder": read[1]} if read is not None else options
     try:
-        resolve_settings(options, index.settings)
+        resolve_settings(asked, index.settings)
     except ValueError as error:
         raise ValueError(f"{out}: {error} Give another --out, or --rebuild to start anew.") from error
     return index

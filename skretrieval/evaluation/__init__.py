@@ -5,6 +5,8 @@ from ._encoders import stand_in
 from ._evaluate import compare, evaluate
 from ._rerun import rerun
 from ._results import Comparison, Evaluation, read_records
+from ._tune import Tuning, tune
+from ._tuning_grid import Setting
 from .papers import (
     PAPERS,
     FolderReproduction,
@@ -23,8 +25,10 @@ __all__ = [
     "Evaluation",
     "FolderReproduction",
     "Reproduction",
+    "Setting",
     "Sweep",
     "TableRow",
+    "Tuning",
     "colour_histograms",
     "compare",
     "evaluate",
@@ -36,4 +40,5 @@ __all__ = [
     "rerun",
     "stand_in",
     "thumbnails",
+    "tune",
 ]
