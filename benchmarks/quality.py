@@ -1,9 +1,10 @@
 """Retrieval quality of every recipe on labelled photographs with real weights.
 
-    python benchmarks/quality.py --assets FOLDER [--size 512] [--only RECIPE ...] [--dtype bfloat16]
+    python benchmarks/quality.py --assets FOLDER [--size 512] [--only RECIPE ...] [--networks NAME ...]
 
 FOLDER holds `images/SET/LABEL/*` photographs and state dicts of torchvision networks as `weights/NAME.pth`, NAME being
-torchvision's name. It can also be given as SKRETRIEVAL_ASSETS.
+torchvision's name. It can also be given as SKRETRIEVAL_ASSETS. Besides these networks there are EfficientNet-Lite0,
+whose weights come with the package, and the kernel network, which learns from the photographs.
 
 Every photograph queries all others (mAP, trapezoid rule). What is learned must not be learned on what it is scored
 on, so the labels are split in two halves: axes and codebooks learned on one half describe the other, and each half is
@@ -36,6 +37,20 @@ N_EXPAND = 3  # the photographs show each object 4 to 6 times
 NOISE = 0.01  # mAP
 N_WORDS = 4096  # of bow_cnn: the paper's 25,000 are for thousands of photographs
 
+LITE = "timm:tf_efficientnet_lite0"
+KERNEL = "kernel"
+# Recipes that a network has no part for: tokens, several layers, a vector.
+UNFIT = {
+    LITE: {"cls_gem", "neural_codes", "mop_cnn"},
+    KERNEL: {
+        "cls_gem",
+        "neural_codes",
+        "mop_cnn",
+        "ms_rmac",
+        "multi_resolution_pfa",
+        "multi_resolution_pfa+local",
+    },
+}
 # Per network: the last layer of each spatial resolution, and the vector that stands in for a fully connected layer.
 LAYERS = {
     "squeezenet1_0": (["features.1", "features.5", "features.10", "features.12"], "flatten"),
@@ -90,18 +105,22 @@ CLAIMS = [
     ("SBA", "parts are better than plain sums with weights (CroW)", "sba", "crow", "mAP"),
     ("all", "query expansion helps GSW", "gsw", "gsw", "QE"),
 ]
-COLUMNS = {"mAP": 0, "QE": 1, "halves": 2, "whitened": 3}
-SEEDED = {"bow_cnn", "fisher", "mop_cnn", "netvlad", "patch_ckn", "t_embedding", "vlad"}
+COLUMNS = {"mAP": 0, "QE": 1, "halves": 2, "auto": 3, "whitened": 4}
+SEEDED = {"anyloc", "bow_cnn", "fisher", "mop_cnn", "netvlad", "patch_ckn", "t_embedding", "vlad"}
 
 
 def network_of(
     name: str, network: str, weights: str, size: int, **params
 ) -> ConvFeatureExtractor | ConvKernelExtractor:
     """Return the extractor of a recipe, with one of our networks in the place of the paper's."""
-    blocks, vector = LAYERS[network]
     kernel_params = {key: value for key, value in params.items() if key != "dtype"}
-    conv = partial(ConvFeatureExtractor, network, weights=weights, device="cpu", **params)
     sizes = [round(size * factor / 800) for factor in (1050, 800, 550)]
+    if network == KERNEL or name == "patch_ckn":
+        several = name in ("late_fusion_rmac", "mfc", "super_global")
+        longest = [round(224 * factor / 800) for factor in (1050, 800, 550)] if several else 224
+        return ConvKernelExtractor(image_size=longest, random_state=0, device="cpu", **kernel_params)
+    blocks = LAYERS[network][0] if network in LAYERS else ConvFeatureExtractor(network).block_ends()
+    conv = partial(ConvFeatureExtractor, network, weights=weights, device="cpu", **params)
     if name == "ms_rmac":
         return conv(layers=blocks, image_size=size)
     if name.startswith("multi_resolution_pfa"):
@@ -111,11 +130,10 @@ def network_of(
     if name == "bow_cnn":
         return conv(image_size=336)
     if name in ("neural_codes", "mop_cnn"):
+        vector = LAYERS[network][1]
         patches = (None,) if name == "neural_codes" else (None, (128, 32), (64, 32))
         net = partial(PatchNetwork, network, layer=vector, patches=patches)
         return ConvFeatureExtractor(net, weights=weights, image_size=256, device="cpu", **params)
-    if name == "patch_ckn":
-        return ConvKernelExtractor(image_size=224, random_state=0, device="cpu", **kernel_params)
     return conv(image_size=size)
 
 
@@ -153,7 +171,7 @@ def score_halves(pipeline, maps, labels) -> float:
 
 
 def measure(name: str, extractor, images, labels: np.ndarray) -> list[float]:
-    """Return ms per image of the network and of the rest, then mAP: plain, expanded, halves, halves whitened."""
+    """Return ms per image of the network and of the rest, then mAP: plain, expanded, halves, then "auto" and "pca"."""
     some = images[:: max(1, len(images) // 12)]
     uncached = clone(extractor).set_params(memory=None)
     uncached.fit(images if isinstance(extractor, ConvKernelExtractor) else some)
@@ -170,6 +188,11 @@ def measure(name: str, extractor, images, labels: np.ndarray) -> list[float]:
     start = time.perf_counter()
     descriptors = plain[:-1].transform(held)
     pooling = 1000 * (time.perf_counter() - start) / len(maps)
+    auto = (
+        float("nan")
+        if selects or whitens_anyway
+        else score_halves(build(name, extractor, whitening="auto"), maps, labels)
+    )
     expanded = QueryExpansion(plain[-1], N_EXPAND, include_query=not whitens_anyway, exclude_self=True)
     whitened = (
         float("nan") if selects else score_halves(build(name, extractor, whitening="pca"), maps, labels)
@@ -180,6 +203,7 @@ def measure(name: str, extractor, images, labels: np.ndarray) -> list[float]:
         score(descriptors, labels, plain[-1]),
         score(descriptors, labels, expanded),
         float("nan") if whitens_anyway else score_halves(plain, maps, labels),
+        auto,
         whitened,
     ]
 
@@ -222,11 +246,13 @@ def table(
         "",
         f"## {network}",
         "",
-        "| recipe | mAP | mAP, QE | halves | halves, whitened | forward, ms | aggregation, ms |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe | mAP | mAP, QE | halves | halves, auto | halves, whitened | forward, ms | aggregation, ms |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     names = sorted([*recipes.__all__, "multi_resolution_pfa+local"])
     for name in options.only or names:
+        if name in UNFIT.get(network, ()):
+            continue
         extractor = network_of(
             name, network, weights, options.size, memory=options.cache, dtype=options.dtype
         )
@@ -272,17 +298,21 @@ def main() -> None:
         "mAP: each photograph queries all others, nothing whitened; codebooks, parts and selected features are "
         f"learned on the same photographs. QE: average of the query and {N_EXPAND} neighbours "
         "(of the neighbours alone for regional_second_order, as published). Halves: learned on one half of "
-        "the objects, scored within the other, first without whitening, then with PCA-whitening (to the "
+        'the objects, scored within the other, first without whitening, then with whitening="auto", then with '
+        "PCA-whitening in full (to the "
         "recipe's number of dimensions, or the rank of 79 photographs). regional_second_order always whitens, "
         f"multi_resolution_pfa never does. bow_cnn has {N_WORDS} words. Times per photograph: the network "
         "(12 photographs, uncached), and everything from maps to descriptors. Where halves are far better than the "
         "first column, what was learned (whitened local descriptors above all) has adapted to the photographs scored.",
     ]
     results = {}
-    for path in sorted((assets / "weights").glob("*.pth")):
-        if options.networks and path.stem not in options.networks:
+    weights = {LITE: "DEFAULT"}
+    weights |= {path.stem: str(path) for path in sorted((assets / "weights").glob("*.pth"))}
+    weights[KERNEL] = None
+    for network, where in weights.items():
+        if options.networks and network not in options.networks:
             continue
-        added, results[path.stem] = table(path.stem, str(path), photographs.images, labels, options)
+        added, results[network] = table(network, where, photographs.images, labels, options)
         lines += added
     lines += claims(results)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ def _sizes(sizes: Any, image_size: int) -> Any:
 def _layers(layers: Any, backbone: str) -> Any:
     """Find what corresponds to the layers of a paper's network."""
     if layers is None or isinstance(layers, str):
-        return None if layers not in _BESIDE else ConvFeatureExtractor(backbone).block_ends()[_BESIDE[layers]]
+        return ConvFeatureExtractor(backbone).block_ends()[_BESIDE[layers]] if layers == "layer3" else None
     ends = ConvFeatureExtractor(backbone).block_ends()
     if all(layer in _BESIDE for layer in layers):
         return [ends[_BESIDE[layer]] for layer in layers]
