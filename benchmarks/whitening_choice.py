@@ -6,7 +6,7 @@ FOLDER is that of `quality.py`. Leave-one-out mAP of the 158 photographs (GR-MAC
 and EfficientNet-Lite0), whitened by what is searched, and by the other half of the objects. With d of the channels,
 drawn at random, n / d runs from 0.06 to 20. Made descriptors go on to n = 5,000: objects differ along the same axes as
 the photographs of an object ("shared") or along others ("apart").
-Writes a table, and the figure docs/images/whitening_choice.svg.
+Writes a table, and the figure docs/_static/whitening_choice.svg.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=os.environ.get("SKRETRIEVAL_ASSETS"))
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/whitening_choice.md"))
-    parser.add_argument("--figure", type=Path, default=Path("docs/images/whitening_choice.svg"))
+    parser.add_argument("--figure", type=Path, default=Path("docs/_static/whitening_choice.svg"))
     options = parser.parse_args()
     if options.assets is None:
         parser.error("give --assets or set SKRETRIEVAL_ASSETS")

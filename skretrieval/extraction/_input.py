@@ -9,6 +9,8 @@ import numpy as np
 from sklearn.utils import Bunch
 from torch import nn
 
+from ._sizes import SizedMaps
+
 _LARGEST_MULTIPLE = 4096
 
 
@@ -49,9 +51,8 @@ def _three(values: Any, name: str, what: str) -> tuple[float, ...]:
 
 def size_multiple_of(tapped: nn.Module, module: nn.Module) -> int:
     """Return of what the sides of photographs have to be multiples: as the network was found to need, or says."""
-    if hasattr(tapped, "fixed_size"):
-        found = tapped.size_multiple
-        return 1 if found is None else int(found)  # type: ignore[arg-type]
+    if isinstance(tapped, SizedMaps):
+        return 1 if tapped.size_multiple is None else tapped.size_multiple
     own: Any = getattr(module, "size_multiple", 1)
     if isinstance(own, bool) or not isinstance(own, Integral) or not 1 <= int(own) <= _LARGEST_MULTIPLE:
         raise ValueError(
@@ -62,5 +63,5 @@ def size_multiple_of(tapped: nn.Module, module: nn.Module) -> int:
 
 def side_of(tapped: nn.Module, multiple: int) -> int:
     """Return the side of a square that the network takes, about 224 pixels."""
-    fixed: Any = getattr(tapped, "fixed_size", None)
+    fixed = tapped.fixed_size if isinstance(tapped, SizedMaps) else None
     return fixed[0] if fixed is not None else max(1, round(224 / multiple)) * multiple

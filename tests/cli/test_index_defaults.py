@@ -1,8 +1,54 @@
-"""`skretrieval index` without options."""
+"""What `skretrieval index` makes of its options, and without any."""
 
+import os
+
+import numpy as np
 import pytest
 
+from skretrieval import recipes
+from skretrieval.extraction import ConvFeatureExtractor
 from skretrieval.index import ImageIndex
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        ([], lambda extractor: recipes.grmac(extractor=extractor, whitening="auto")),
+        (["--whitening", "none"], lambda extractor: recipes.grmac(extractor=extractor, whitening=None)),
+        (
+            ["--recipe", "rmac", "--whitening", "pca", "--expand", "2"],
+            lambda extractor: recipes.rmac(extractor=extractor, whitening="pca", expand=2),
+        ),
+        pytest.param(
+            ["--recipe", "crow", "--whitening", "learned"],
+            lambda extractor: recipes.crow(extractor=extractor, whitening="learned"),
+            marks=pytest.mark.filterwarnings("ignore:The scatter of the same-label pairs is singular"),
+        ),
+    ],
+)
+def test_search_equals_the_python_pipeline(tmp_path, photographs, run, network_options, options, recipe):
+    index = tmp_path / "index"
+    run(
+        "index",
+        photographs,
+        "--out",
+        index,
+        "--no-progress",
+        "--dtype",
+        "float32",
+        *network_options,
+        *options,
+    )
+    files = sorted(str(file) for file in photographs.rglob("*.png"))
+    extractor = ConvFeatureExtractor("squeezenet1_1", weights=None, random_state=0, image_size=64)
+    pipeline = recipe(extractor).fit(files, [file.split(os.sep)[-2] for file in files])
+    for query in (files[0], files[7]):
+        found = ImageIndex(index).search(query, 12)
+        distances, indices = pipeline.steps[-1][1].kneighbors(
+            pipeline[:-1].transform([query]), n_neighbors=12
+        )
+        assert found.paths == [files[place] for place in indices[0]]
+        np.testing.assert_allclose(found.distances, distances[0], rtol=1e-4, atol=2e-6)
 
 
 def test_without_out_the_index_has_the_name_of_the_folder(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from skretrieval import recipes
 from skretrieval.index import ImageIndex
+from skretrieval.pooling import keep_signs
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_a_network_of_timm_in_an_index(folder, tmp_path):
     encoder = recipes.spoc(
         extractor=network("timm:tf_efficientnet_lite0", weights="DEFAULT", layers=3), whitening=None
     )
-    index = ImageIndex.create(tmp_path / "index", encoder)
+    index = ImageIndex.create(tmp_path / "index", keep_signs(encoder))
     assert index.info()["settings"]["weights_licence"] == "apache-2.0"
     list(index.update(folder))
     found = ImageIndex(tmp_path / "index").search(folder / "2.png", n_neighbors=3)
@@ -38,8 +39,7 @@ def test_a_network_of_transformers_in_an_index(folder, tmp_path):
     encoder = recipes.gem(
         extractor=network(name, weights="DEFAULT", tokens="patch", normalization=[0.5, 0.2]), whitening=None
     )
-    encoder.set_params(pooler__rectify=False) if "pooler__rectify" in encoder.get_params() else None
-    index = ImageIndex.create(tmp_path / "index", encoder)
+    index = ImageIndex.create(tmp_path / "index", keep_signs(encoder))
     assert index.info()["settings"]["weights_licence"] == "mit"
     list(index.update(folder))
     shutil.rmtree(tmp_path / "net")

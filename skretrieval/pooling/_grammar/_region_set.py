@@ -63,6 +63,11 @@ class RegionSetPooler(TermParameters, SpecPooler):
     WeightedPooler : The sum over the regions: one descriptor per photograph.
     RegionalSecondOrderPooler : Regions that depend on what the photograph shows.
 
+    Notes
+    -----
+    Threads: any number may call ``transform`` of one fitted pooler at the same time; ``fit`` and ``set_params``
+    need it for themselves.
+
     References
     ----------
     Patchify, IEEE/CVF Winter Conference on Applications of Computer Vision, 2026 (regions "grid").
