@@ -96,7 +96,8 @@ def main():
             print(lines[-1], flush=True)
     if arguments.out:
         title = f"# Re-ranking of {len(paths)} photographs of {len(set(labels))} objects"
-        head = f"{title}\n\nGR-MAC, long side {arguments.image_size}, leave-one-out mAP; p of a paired test against none.\n\n"
+        how = f"GR-MAC, long side {arguments.image_size}, leave-one-out; p of a paired test against none."
+        head = f"{title}\n\n{how}\n\n"
         arguments.out.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
 

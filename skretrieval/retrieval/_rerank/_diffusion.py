@@ -36,11 +36,11 @@ def mutual_graph(
     starts = np.arange(0, n * k + 1, k) if k else np.zeros(n + 1, dtype=np.intp)
     shape = (n, n)
     member = sparse.csr_matrix((np.ones(n * k), indices.ravel().copy(), starts), shape=shape)
-    both = member.multiply(member.T.tocsr()).tocoo()
     cosine = sparse.csr_matrix(
         (similarities.ravel().astype(np.float64), indices.ravel().copy(), starts), shape=shape
     )
-    mutual = np.asarray(cosine[both.row, both.col]).ravel()
+    both = sparse.coo_matrix(cosine.multiply(member.T.tocsr()))
+    mutual = both.data
     weights = sparse.csr_matrix((np.maximum(mutual, 0.0) ** gamma, (both.row, both.col)), shape=shape)
     weights = ((weights + weights.T) * 0.5).tocsr()  # the two directions may differ by rounding
     weights.eliminate_zeros()
