@@ -18,6 +18,8 @@ from ._search._exact import search
 _NODES, _RANDOM_PAIRS = 4096, 2000
 # Of fewer nodes nothing can be said about random pairs.
 _FEW_NODES = 30
+# Linked nodes should be more similar than random pairs by so many standard deviations.
+_DEVIATIONS = 1.5
 
 
 class DiffusionReranker(BaseReranker):
@@ -63,8 +65,9 @@ class DiffusionReranker(BaseReranker):
     order of the first search. ``partial_fit`` and ``remove`` make the graph anew.
     Items below the candidates keep their order, and the differences of their distances go on from the last candidate's,
     so that distances ascend along the whole ranking. Ties go to the earlier rank of the first search. Zero rows come
-    behind the other candidates, and a zero query keeps the order. A gallery with fewer items is used whole.
-    Inside, the search may be an expanded one; the formula takes the query itself. With ``kneighbors(X=None)`` an item takes part in its own re-ranking.
+    behind the other candidates, and a zero query keeps the order. A gallery with fewer items is used whole. Inside, the
+    search may be an expanded one; the formula takes the query itself. With ``kneighbors(X=None)`` an item takes part in
+    its own re-ranking.
 
     References
     ----------
@@ -136,7 +139,7 @@ class DiffusionReranker(BaseReranker):
         first = rng.integers(nodes.n_rows, size=_RANDOM_PAIRS)
         second = (first + rng.integers(1, nodes.n_rows, size=_RANDOM_PAIRS)) % nodes.n_rows
         random = np.einsum("id,id->i", nodes.dense(first), nodes.dense(second))
-        limit, median = np.mean(random) + np.std(random), np.median(mutual)
+        limit, median = np.mean(random) + _DEVIATIONS * np.std(random), np.median(mutual)
         if median < limit:
             message = (
                 f"k={self.k} links nodes of a median similarity of {median:.2f}, hardly more than random pairs "

@@ -43,8 +43,9 @@ class DiscriminativeQueryExpansion(BaseReranker):
     normal of the SVM and the item. A gallery that leaves no negatives keeps the first ranking.
     Items below the candidates keep their order, and the differences of their distances go on from the last candidate's,
     so that distances ascend along the whole ranking. Ties go to the earlier rank of the first search. Zero rows come
-    behind the other candidates, and a zero query keeps the order. A gallery with fewer items is used whole.
-    Inside, the search may be an expanded one; the formula takes the query itself. With ``kneighbors(X=None)`` an item takes part in its own re-ranking.
+    behind the other candidates, and a zero query keeps the order. A gallery with fewer items is used whole. Inside, the
+    search may be an expanded one; the formula takes the query itself. With ``kneighbors(X=None)`` an item takes part in
+    its own re-ranking.
 
     Region sets have no formula and are an error.
 

@@ -211,7 +211,7 @@ def test_tuning_without_labels_chooses_the_neighbours_of_a_graph():
 
 
 @pytest.mark.filterwarnings("error")
-def test_diffusion_warns_of_more_neighbours_than_the_gallery_bears():
+def test_diffusion_warns_of_too_many_neighbours():
     rng = np.random.default_rng(6)
     gallery = rng.normal(size=(30, 32)).repeat(5, axis=0) + 0.4 * rng.normal(size=(150, 32))
     DiffusionReranker(PLAIN, k=4).fit(gallery)
