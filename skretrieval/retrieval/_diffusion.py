@@ -84,7 +84,7 @@ class DiffusionReranker(BaseReranker):
     >>> plain.predict([[10.0, 1.0]])
     array([[0, 1, 3, 2]])
     >>> DiffusionReranker(plain, k=2, k_query=1).fit(gallery).predict([[10.0, 1.0]])
-    array([[0, 1, 2, 3]])
+    array([[1, 0, 2, 3]])
     """
 
     _parameter_constraints: dict = {
