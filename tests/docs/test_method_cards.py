@@ -23,7 +23,7 @@ ESTIMATORS = {
     for package in (pooling, postprocessing)
     for name in package.__all__
     if inspect.isclass(thing := getattr(package, name)) and name != "BasePooler"
-} | {"QueryExpansion": retrieval.QueryExpansion}
+} | {name: getattr(retrieval, name) for name in retrieval.__all__ if name != "NearestNeighborsRetriever"}
 CODEBOOKS = ["BoWPooler", "VLADPooler", "FisherVectorPooler", "TEmbeddingPooler", "NetVLADPooler"]
 RECIPES = {name: getattr(recipes, name) for name in recipes.__all__}
 

@@ -8,7 +8,20 @@ from sklearn.utils import estimator_checks as checks
 from sklearn.utils import get_tags
 
 from skretrieval import retrieval
-from skretrieval.retrieval import NearestNeighborsRetriever, QueryExpansion
+from skretrieval.retrieval import (
+    DiffusionReranker,
+    DiscriminativeQueryExpansion,
+    KReciprocalReranker,
+    NearestNeighborsRetriever,
+    QueryExpansion,
+    SuperGlobalReranker,
+)
+
+# The data of the checks have no objects.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:k=.* links nodes"),
+    pytest.mark.filterwarnings("ignore:n_refine=.* is more than"),
+]
 
 ESTIMATORS = [
     NearestNeighborsRetriever(),
@@ -19,6 +32,12 @@ ESTIMATORS = [
     QueryExpansion(NearestNeighborsRetriever(), alpha=3.0, include_query=False, exclude_self=True),
     QueryExpansion(QueryExpansion(NearestNeighborsRetriever(metric="manhattan"))),
     QueryExpansion(NearestNeighborsRetriever(region_pairs="same")),
+    KReciprocalReranker(NearestNeighborsRetriever()),
+    SuperGlobalReranker(NearestNeighborsRetriever()),
+    DiffusionReranker(NearestNeighborsRetriever()),
+    DiffusionReranker(NearestNeighborsRetriever(), 5, k=3),
+    DiscriminativeQueryExpansion(NearestNeighborsRetriever()),
+    SuperGlobalReranker(KReciprocalReranker(QueryExpansion(NearestNeighborsRetriever()))),
 ]
 
 
