@@ -69,6 +69,8 @@ class DiffusionReranker(BaseReranker):
     search may be an expanded one; the formula takes the query itself. With ``kneighbors(X=None)`` an item takes part in
     its own re-ranking.
 
+    Threads: as for the retriever that it holds; ``set_params`` needs it for itself.
+
     References
     ----------
     .. [1] A. Iscen, G. Tolias, Y. Avrithis, T. Furon, O. Chum, "Efficient diffusion on region manifolds: recovering

@@ -49,6 +49,8 @@ class DiscriminativeQueryExpansion(BaseReranker):
 
     Region sets have no formula and are an error.
 
+    Threads: as for the retriever that it holds; ``set_params`` needs it for itself.
+
     References
     ----------
     .. [1] R. Arandjelovic, A. Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012.

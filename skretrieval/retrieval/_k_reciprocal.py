@@ -59,6 +59,8 @@ class KReciprocalReranker(BaseReranker):
 
     Region sets have no formula and are an error.
 
+    Threads: as for the retriever that it holds; ``set_params`` needs it for itself.
+
     References
     ----------
     .. [1] Z. Zhong, L. Zheng, D. Cao, S. Li, "Re-ranking person re-identification with k-reciprocal encoding",

@@ -55,6 +55,8 @@ class SuperGlobalReranker(BaseReranker):
 
     Region sets have no formula and are an error.
 
+    Threads: as for the retriever that it holds; ``set_params`` needs it for itself.
+
     References
     ----------
     .. [1] S. Shao, K. Chen, A. Karpur, Q. Cui, A. Araujo, B. Cao, "Global features are all you need for image
