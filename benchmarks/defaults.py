@@ -33,7 +33,7 @@ from skretrieval.metrics import leave_one_out_map
 from skretrieval.retrieval import NearestNeighborsRetriever
 
 LITE = "timm:tf_efficientnet_lite0"
-BEFORE = ("kernel", 224, "float32", "grmac")  # the defaults of the command line until now
+BEFORE = ("kernel", 224, "float32", "grmac")  # the defaults of the command line before these
 SIZES = (224, 320, 384, 512, 640)
 RECIPES = ("spoc", "gem", "crow", "rmac", "grmac", "sjw", "gsw", "adaptive_gaussian")
 SHARE = 0.4  # of each side, in crops
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--rounds", type=int, default=2, help="of timing")
     parser.add_argument("--timed", type=int, default=48, help="photographs in a round")
-    parser.add_argument("--chosen", nargs=4, default=[LITE, "384", "float32", "grmac"], help="the default")
+    parser.add_argument("--chosen", nargs=4, default=[LITE, "384", "bfloat16", "grmac"], help="the default")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     if options.assets is None:
