@@ -69,7 +69,11 @@ def resolve_settings(given: Mapping[str, Any], base: Mapping[str, Any] | None = 
         )
     if settings["whitening"] not in ("none", "auto", "pca", "learned"):
         raise ValueError(f"whitening must be none, pca or learned, or auto, got {settings['whitening']!r}.")
-    if make_pipeline(settings).named_steps["pooler"].takes_tuples:
+    pipeline = make_pipeline(settings)
+    extractor = pipeline.named_steps["extractor"]
+    if isinstance(extractor, ConvFeatureExtractor):
+        extractor.check_backbone()  # before anything is made
+    if pipeline.named_steps["pooler"].takes_tuples:
         raise ValueError(
             f"recipe {settings['recipe']!r} wants several layers or resolutions; use it from Python."
         )
@@ -174,6 +178,10 @@ def open_or_create(
     try:
         resolve_settings(asked, index.settings)
     except ValueError as error:
+        if len(index) == 0 and not index.skipped():  # made by a command that failed: there is nothing to lose
+            pipeline, settings = made()
+            index.reset(pipeline, settings=settings)
+            return index
         raise ValueError(f"{out}: {error} Give another --out, or --rebuild to start anew.") from error
     return index
 

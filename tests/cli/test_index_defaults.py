@@ -65,6 +65,27 @@ def test_without_out_the_index_has_the_name_of_the_folder(
     assert "12 unchanged" in run("index", ".", "--no-progress", *network_options)
 
 
+@pytest.mark.parametrize("name", ["vgg161", "timm:nope", "hf:/nowhere/at/all"])
+def test_an_unknown_network_leaves_nothing_behind(tmp_path, photographs, run, name):
+    out = tmp_path / "index"
+    output = run("index", photographs, "--out", out, "--extractor", name, "--no-progress", fails=True)
+    assert name.partition(":")[2] in output
+    assert not out.exists()
+
+
+def test_an_index_that_holds_nothing_takes_other_options(tmp_path, photographs, run, network_options):
+    """A network that takes squares only failed before anything was described."""
+    out = tmp_path / "index"
+    options = ["--weights", "random", "--size", "224", "--no-progress"]
+    failed = run(
+        "index", photographs, "--out", out, "--extractor", "timm:mixer_s32_224", *options, fails=True
+    )
+    assert "224 x 224" in failed
+    assert "12 described" in run("index", photographs, "--out", out, "--no-progress", *network_options)
+    refused = run("index", photographs, "--out", out, "--extractor", "vgg16", fails=True)
+    assert "--rebuild" in refused
+
+
 def test_one_photograph_is_an_index(tmp_path, run, draw_photograph, network_options):
     draw_photograph(tmp_path / "one" / "a.png", 1)
     run("index", tmp_path / "one", "--out", tmp_path / "index", "--no-progress", *network_options)
