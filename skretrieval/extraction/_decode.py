@@ -15,6 +15,7 @@ from ._memory_share import share_of_memory
 from ._metadata import Parts, date_taken, orientation_of, take_apart
 from ._rgb import to_rgb
 
+_GROWTH = 2**20  # bytes that are read at a time of a file that grows
 LARGEST_FILE = 2**30  # bytes; what is larger is no photograph but would fill the memory
 MIN_SIDE = 2  # pixels; a photograph with a 1-pixel side has no structure to describe
 
@@ -112,7 +113,13 @@ def read_file(path: str | os.PathLike) -> bytes:
             raise ValueError("it is no regular file.")
         if status.st_size > LARGEST_FILE:
             raise ValueError(f"it has {status.st_size} bytes, more than {LARGEST_FILE}.")
-        return stream.read(LARGEST_FILE + 1)
+        # no more than it has: a read sets aside all that it asks for
+        parts = [stream.read(status.st_size + 1)]
+        while parts[-1] and sum(map(len, parts)) > status.st_size:  # it has grown meanwhile
+            parts.append(stream.read(_GROWTH))
+            if sum(map(len, parts)) > LARGEST_FILE:
+                raise ValueError(f"it grows beyond {LARGEST_FILE} bytes while it is read.")
+        return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
 def check_header(file: str | os.PathLike | bytes) -> None:

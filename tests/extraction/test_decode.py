@@ -1,7 +1,10 @@
 """Photographs of every kind and with every kind of damage in their metadata, from bytes to upright RGB."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -10,6 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
+from skretrieval.extraction import _decode
 from skretrieval.extraction._decode import decode, read_facts
 from skretrieval.extraction._metadata import orientation
 
@@ -303,3 +307,37 @@ def test_a_truncated_file_is_an_error(kind):
     data = encoded(np.tile(SCENE, (8, 8, 1)), kind)
     with pytest.raises((OSError, SyntaxError, ValueError)):
         decode(data[: len(data) // 2])
+
+
+def test_a_file_takes_no_more_memory_than_it_has(tmp_path):
+    """Twenty megabytes of room beside what is loaded: a read sets aside all that it asks for."""
+    (tmp_path / "small.bin").write_bytes(b"x" * 1000)
+    code = f"""
+import resource
+from skretrieval.extraction._decode import read_file
+used = [int(line.split()[1]) << 10 for line in open('/proc/self/status') if line.startswith('VmData')][0]
+resource.setrlimit(resource.RLIMIT_DATA, (used + (20 << 20), -1))
+assert len(read_file({str(tmp_path / "small.bin")!r})) == 1000
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_file_that_grows_is_read_to_its_end(tmp_path, monkeypatch):
+    path = tmp_path / "grows.bin"
+    path.write_bytes(b"a" * 100)
+    fstat = os.fstat
+
+    def before(number):
+        status = fstat(number)
+        with open(path, "ab") as more:
+            more.write(b"b" * 3000)
+        return status
+
+    monkeypatch.setattr(_decode, "_GROWTH", 1024)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", before)
+        assert _decode.read_file(path) == b"a" * 100 + b"b" * 3000
+        patch.setattr(_decode, "LARGEST_FILE", 4000)
+        with pytest.raises(ValueError, match="grows beyond 4000 bytes"):
+            _decode.read_file(path)
