@@ -160,6 +160,7 @@ def draw(points: list[Point], chosen: Point, path: Path) -> None:
     axes[0].set_ylabel("mAP")
     axes[0].legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})
+    path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
 
 
 def rows(points: list[Point]) -> list[str]:

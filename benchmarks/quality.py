@@ -15,6 +15,7 @@ proportion.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 import warnings
@@ -41,7 +42,7 @@ LITE = "timm:tf_efficientnet_lite0"
 KERNEL = "kernel"
 # Recipes that a network has no part for: tokens, several layers, a vector.
 UNFIT = {
-    LITE: {"cls_gem", "neural_codes", "mop_cnn"},
+    LITE: {"cls_gem", "neural_codes", "mop_cnn", "multi_resolution_pfa+local"},
     KERNEL: {
         "cls_gem",
         "neural_codes",
@@ -238,6 +239,14 @@ def claims(results: dict[str, dict[str, list[float]]]) -> list[str]:
     return lines
 
 
+def measured_before(rows: Path | None, network: str, name: str) -> list[float] | None:
+    """Return the figures of a row that an earlier run, or another process, has written down."""
+    if rows is None or not rows.is_file():
+        return None
+    lines = (json.loads(line) for line in rows.read_text().splitlines())
+    return {(where, what): found for where, what, found in lines}.get((network, name))
+
+
 def table(
     network: str, weights: str, images, labels: np.ndarray, options
 ) -> tuple[list[str], dict[str, list[float]]]:
@@ -253,13 +262,19 @@ def table(
     for name in options.only or names:
         if name in UNFIT.get(network, ()):
             continue
-        extractor = network_of(
-            name, network, weights, options.size, memory=options.cache, dtype=options.dtype
-        )
-        with warnings.catch_warnings():
-            # more components asked for, as published, than 79 photographs have; k-means that stops early
-            warnings.simplefilter("ignore", UserWarning)
-            forward, pooling, *scores = measure(name, extractor, images, labels)
+        found = measured_before(options.rows, network, name)
+        if found is None:
+            extractor = network_of(
+                name, network, weights, options.size, memory=options.cache, dtype=options.dtype
+            )
+            with warnings.catch_warnings():
+                # more components asked for, as published, than 79 photographs have; k-means that stops early
+                warnings.simplefilter("ignore", UserWarning)
+                found = measure(name, extractor, images, labels)
+            if options.rows is not None:
+                with options.rows.open("a") as file:
+                    file.write(json.dumps([network, name, found]) + "\n")
+        forward, pooling, *scores = found
         results[name] = scores
         words = ["-" if np.isnan(value) else f"{value:.3f}" for value in scores]
         lines.append(f"| {name} | {' | '.join(words)} | {forward:.0f} | {pooling:.1f} |")
@@ -275,6 +290,9 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", help="names of the weight files to measure; all")
     parser.add_argument("--dtype", default="float32", help="of the networks: float32, bfloat16, float16")
     parser.add_argument("--cache", default=None, help="keep the maps here between runs")
+    parser.add_argument(
+        "--rows", type=Path, default=None, help="keep what is measured here, and go on from it"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.md"))
     options = parser.parse_args()
     if options.assets is None:
