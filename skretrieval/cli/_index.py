@@ -70,7 +70,7 @@ def add_commands(app: typer.Typer, told: Told) -> None:
             bool,
             typer.Option(
                 "--regions",
-                help="Describe parts, too (recipe patchify): a crop finds the whole, and where in it.",
+                help="Describe parts of each photograph (recipe patchify): the search says which part matched.",
             ),
         ] = False,
         exclude: Annotated[

@@ -43,7 +43,7 @@ def grmac(*, n_levels: int = 3, p: float = 3.0, **settings: Unpack[Settings]) ->
 
 
 def patchify(*, n_levels: int = 4, **settings: Unpack[Settings]) -> Pipeline:
-    """Return means of the parts of grids, each by itself: a crop finds the whole photograph (Patchify, 2026).
+    """Return means of the parts of grids, each by itself, of which the most alike count (Patchify, 2026).
 
     Two photographs are as alike as their most alike regions;
     :meth:`~skretrieval.retrieval.NearestNeighborsRetriever.matched_regions` says which.
