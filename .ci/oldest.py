@@ -11,7 +11,7 @@ from pathlib import Path
 
 EXTRAS = ("test", "plot", "photos", "faiss", "rar", "heif", "hf", "opencv")
 # Not ours: later ones deprecate what our oldest versions call, and our tests make errors of warnings.
-NEEDED = ["click<8.4", "pyparsing<3.3"]  # typer 0.20, matplotlib 3.9
+NEEDED = ["pyparsing<3.3"]  # matplotlib 3.9
 FLOOR = re.compile(r"([A-Za-z0-9_.-]+(?:\[[a-z,]+\])?)\s*>=\s*([0-9][0-9a-z.]*)")
 
 
