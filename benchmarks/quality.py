@@ -302,6 +302,7 @@ def main() -> None:
     photographs = load_image_folder(folder)
     labels = np.asarray(photographs.labels)
     other = "" if options.dtype == "float32" else f" --dtype {options.dtype}"
+    other += f" --networks {' '.join(options.networks)}" if options.networks else ""
     other += f" --only {' '.join(options.only)}" if options.only else ""
     lines = [
         "# Retrieval quality",
