@@ -2,25 +2,22 @@
 
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
-from sklearn.utils import Tags, get_tags
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import HasMethods, Interval
-from sklearn.utils.validation import check_is_fitted
 
 from .._linalg import unit_rows
 from .._region_sets import ragged_arange
-from ._base import RetrieverMixin
 from ._descriptors import DescriptorSet
+from ._wrapper import RetrieverWrapper
 
 # Query rows expanded at a time: bounds the memory of their vectors and candidates.
 _QUERY_ROWS = 1024
 
 
-class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
+class QueryExpansion(RetrieverWrapper):
     """Average and alpha-weighted query expansion around any retriever.
 
     Each query ``q`` is searched once, replaced by
@@ -121,92 +118,9 @@ class QueryExpansion(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
         self.include_query = include_query
         self.exclude_self = exclude_self
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
-        """Index a gallery with a clone of ``retriever``.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
-            Gallery descriptors or region sets.
-        y : array-like of shape (n_samples,), default=None
-            Labels of the items; only ``score`` uses them.
-
-        Returns
-        -------
-        self : object
-            The fitted retriever.
-        """
-        self.retriever_ = self._clone().fit(X, y)
-        return self
-
-    @_fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X: Any, y: ArrayLike | None = None) -> Self:
-        """Append items to the gallery; the first call is a ``fit``.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
-            Descriptors or region sets to append.
-        y : array-like of shape (n_samples,), default=None
-            Their labels, if and only if the gallery has labels.
-
-        Returns
-        -------
-        self : object
-            The retriever with the larger gallery.
-        """
-        if not hasattr(self, "retriever_"):
-            return self.fit(X, y)
-        self.retriever_.partial_fit(X, y)
-        return self
-
-    def remove(self, indices: ArrayLike) -> Self:
-        """Delete items from the gallery; the remaining ones close up and keep their order.
-
-        Parameters
-        ----------
-        indices : int or array-like of int
-            Gallery items; repetitions count once.
-
-        Returns
-        -------
-        self : object
-            The retriever with the smaller gallery.
-        """
-        check_is_fitted(self)
-        self.retriever_.remove(indices)
-        return self
-
-    def _clone(self) -> Any:
-        if not isinstance(self.retriever, RetrieverMixin):
-            raise TypeError(
-                "retriever must be a NearestNeighborsRetriever or a wrapper around one, got "
-                f"{type(self.retriever).__name__}."
-            )
-        return clone(self.retriever)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        if isinstance(self.retriever, RetrieverMixin):
-            tags.input_tags.sparse = get_tags(self.retriever).input_tags.sparse
-        return tags
-
-    gallery_ = property(lambda self: self.retriever_.gallery_, doc="Rows as searched.")
-    region_offsets_ = property(lambda self: self.retriever_.region_offsets_, doc="First row of each item.")
-    labels_ = property(lambda self: self.retriever_.labels_, doc="Labels of the gallery items, or None.")
-    metric_ = property(lambda self: self.retriever_.metric_, doc="Metric of the index.")
-    n_samples_fit_ = property(lambda self: self.retriever_.n_samples_fit_, doc="Number of gallery items.")
-    n_features_in_ = property(lambda self: self.retriever_.n_features_in_, doc="Number of features.")
-    feature_names_in_ = property(lambda self: self.retriever_.feature_names_in_, doc="Feature names.")
-
-    @property
-    def _index(self) -> Any:
-        return self.retriever_._index
-
     @property
     def _uses_own(self) -> bool:
-        return self.exclude_self or self.retriever_._uses_own
+        return self.exclude_self or super()._uses_own
 
     def _expanded_blocks(
         self, queries: DescriptorSet, own: NDArray[np.intp] | None

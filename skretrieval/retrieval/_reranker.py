@@ -1,100 +1,28 @@
 """What all re-rankers share: a retriever inside, and its first candidates in a new order."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
-from sklearn.utils import Tags, get_tags
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import NDArray
 
 from .._linalg import row_blocks
-from ._base import RetrieverMixin
 from ._descriptors import DescriptorSet
 from ._rerank._order import ascending
+from ._wrapper import RetrieverWrapper
 
 # Query rows, and numbers of a block's rankings, that are worked on at a time.
 _QUERY_ROWS, _RANKED = 256, 2**23
 
 
-class BaseReranker(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
+class BaseReranker(RetrieverWrapper):
     """Rank the first results of a retriever anew.
 
     A subclass gives ``_n_pool`` and ``_distances``, and may give ``_learn``.
     """
 
-    retriever: Any
     _takes_regions = False
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
-        """Index a gallery with a clone of ``retriever``.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
-            Gallery descriptors; region sets where the re-ranker takes them.
-        y : array-like of shape (n_samples,), default=None
-            Labels of the items; only ``score`` uses them.
-
-        Returns
-        -------
-        self : object
-            The fitted retriever.
-
-        Raises
-        ------
-        ValueError
-            If the metric inside is not the cosine, or X has region sets where there is no formula for them.
-        """
-        if not isinstance(self.retriever, RetrieverMixin):
-            raise TypeError(
-                "retriever must be a NearestNeighborsRetriever or a wrapper around one, got "
-                f"{type(self.retriever).__name__}."
-            )
-        self.retriever_ = clone(self.retriever).fit(X, y)
-        return self._examine()
-
-    @_fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X: Any, y: ArrayLike | None = None) -> Self:
-        """Append items to the gallery; the first call is a ``fit``.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features) or list of arrays (M_i, n_features)
-            Descriptors to append.
-        y : array-like of shape (n_samples,), default=None
-            Their labels, if and only if the gallery has labels.
-
-        Returns
-        -------
-        self : object
-            The retriever with the larger gallery.
-        """
-        if not hasattr(self, "retriever_"):
-            return self.fit(X, y)
-        self.retriever_.partial_fit(X, y)
-        return self._examine()
-
-    def remove(self, indices: ArrayLike) -> Self:
-        """Delete items from the gallery; the remaining ones close up and keep their order.
-
-        Parameters
-        ----------
-        indices : int or array-like of int
-            Gallery items; repetitions count once.
-
-        Returns
-        -------
-        self : object
-            The retriever with the smaller gallery.
-        """
-        check_is_fitted(self)
-        self.retriever_.remove(indices)
-        return self._examine()
-
-    def _examine(self) -> Self:
-        """Check and learn what the gallery is, after each change of it."""
+    def _examine(self) -> None:
         name, gallery = type(self).__name__, self._index._gallery
         if self.metric_ != "cosine":
             raise ValueError(f"{name} needs a retriever with metric='cosine', got {self.metric_!r}.")
@@ -107,29 +35,6 @@ class BaseReranker(RetrieverMixin, MetaEstimatorMixin, BaseEstimator):
             filled = np.concatenate([rows[part].any(axis=1) for part in row_blocks(rows)])
         self._zero = np.logical_or.reduceat(filled, gallery.starts) == 0
         self._learn(gallery)
-        return self
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        if isinstance(self.retriever, RetrieverMixin):
-            tags.input_tags.sparse = get_tags(self.retriever).input_tags.sparse
-        return tags
-
-    gallery_ = property(lambda self: self.retriever_.gallery_, doc="Rows as searched.")
-    region_offsets_ = property(lambda self: self.retriever_.region_offsets_, doc="First row of each item.")
-    labels_ = property(lambda self: self.retriever_.labels_, doc="Labels of the gallery items, or None.")
-    metric_ = property(lambda self: self.retriever_.metric_, doc="Metric of the index.")
-    n_samples_fit_ = property(lambda self: self.retriever_.n_samples_fit_, doc="Number of gallery items.")
-    n_features_in_ = property(lambda self: self.retriever_.n_features_in_, doc="Number of features.")
-    feature_names_in_ = property(lambda self: self.retriever_.feature_names_in_, doc="Feature names.")
-
-    @property
-    def _index(self) -> Any:
-        return self.retriever_._index
-
-    @property
-    def _uses_own(self) -> bool:
-        return self.retriever_._uses_own
 
     # What a re-ranker is.
 
