@@ -17,14 +17,15 @@ from ..pooling import keep_signs
 
 #: The recipe that is chosen for the photographs, by `skretrieval tune`.
 AUTO = "auto"
+_NETWORK = recipes.grmac(extractor="photographs").named_steps["extractor"]
 #: The options that decide what an index holds, with their defaults.
 DEFAULTS: dict[str, Any] = {
     "recipe": "grmac",
-    "extractor": "timm:tf_efficientnet_lite0",
+    "extractor": _NETWORK.backbone,
     "weights": "default",
-    "size": 384,
-    "dtype": "auto",
-    "enlarge": False,
+    "size": _NETWORK.image_size,
+    "dtype": _NETWORK.dtype,
+    "enlarge": _NETWORK.enlarge,
     "whitening": "auto",
     "expand": 0,
 }

@@ -16,8 +16,7 @@ from ..extraction import ConvFeatureExtractor, UnreadableImageWarning
 from ..pooling import LayerwisePooler, PoolerFusion
 from ..postprocessing import PCAWhitening
 
-#: The network whose settings are chosen, and its layers: 112 and 320 channels, and the last, 1280.
-BACKBONE = "timm:tf_efficientnet_lite0"
+#: Layers of the default network: 112 and 320 channels, and the last, 1280.
 LAYERS = ("blocks.4", "blocks.6", "bn2")
 POOLERS = ("spoc", "gem", "grmac", "rmac")
 WHITENINGS = ("none", "auto", "shrunk", "full")
@@ -56,8 +55,8 @@ class Setting(NamedTuple):
 
 
 def default_extractor() -> ConvFeatureExtractor:
-    """Return EfficientNet-Lite0 with the weights that came with the package."""
-    return ConvFeatureExtractor(BACKBONE, weights="DEFAULT", enlarge=False, dtype="auto")
+    """Return the network of the recipes for one's own photographs."""
+    return recipes.grmac(extractor="photographs").named_steps["extractor"]
 
 
 def make_grid(layers: Sequence[str], image_sizes: Sequence[int]) -> list[Setting]:

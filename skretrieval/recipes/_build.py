@@ -64,8 +64,7 @@ def describe_and_search(
     """
     if settings.get("extractor") is None:
         settings["extractor"] = defaults.get("extractor")
-    own = isinstance(settings["extractor"], str) and settings["extractor"] == PHOTOGRAPHS
-    usual = "auto" if own else "pca"
+    usual = _usual_whitening(settings["extractor"])
     chosen: Settings = {"whitening": usual, **defaults, **settings}  # type: ignore[typeddict-item]
     whitening = chosen["whitening"]
     if not isinstance(whitening, str) and settings.get("n_components") is not None:
@@ -85,8 +84,7 @@ def describe_and_search(
 
 def whiten_regions(pooler: Any, defaults: Settings, /, **settings: Unpack[Settings]) -> Pipeline:
     """Let a pooler whiten its regions, where the whitening asked for is PCA; else as ``describe_and_search``."""
-    usual = "auto" if settings.get("extractor") == PHOTOGRAPHS else "pca"
-    if settings.get("whitening", usual) != "pca":
+    if settings.get("whitening", _usual_whitening(settings.get("extractor"))) != "pca":
         return describe_and_search(pooler.set_params(whiten=False), defaults, **settings)
     chosen: Settings = {**defaults, **settings}
     pooler.set_params(whiten=True, n_components=chosen.get("n_components"))
@@ -132,7 +130,7 @@ def in_a_row(
             f"unknown settings {unknown}: besides the recipe's own there are {list(Settings.__annotations__)}."
         )
     extractor = settings.get("extractor")
-    own = isinstance(extractor, str) and extractor == PHOTOGRAPHS
+    own = _is_own(extractor)
     if own:
         network: Any = photograph_network()
     elif isinstance(extractor, str) and extractor != "passthrough":
@@ -148,6 +146,14 @@ def in_a_row(
         search = QueryExpansion(search, expand, include_query=include_query)
     model = Pipeline([("extractor", network), ("pooler", pooler), *steps, ("retriever", search)])
     return keep_signs(model) if own else model
+
+
+def _is_own(extractor: Any) -> bool:
+    return isinstance(extractor, str) and extractor == PHOTOGRAPHS
+
+
+def _usual_whitening(extractor: Any) -> str:
+    return "auto" if _is_own(extractor) else "pca"
 
 
 def photograph_network() -> ConvFeatureExtractor:
