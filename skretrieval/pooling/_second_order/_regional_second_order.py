@@ -253,8 +253,8 @@ class RegionalSecondOrderPooler(BoxesMixin, BasePooler):
     def regions_of(self, X) -> list[ImageRegions]:
         """Find the candidate regions of each image, to be drawn: region r belongs to row r of the descriptors.
 
-        With the pairs of :meth:`skretrieval.retrieval.NearestNeighborsRetriever.best_regions`, it shows which part of
-        each result matched (figure 2 of the paper). Needs no fit.
+        With the pairs of :meth:`skretrieval.retrieval.NearestNeighborsRetriever.matched_regions`, it shows which part
+        of each result matched (figure 2 of the paper). Needs no fit.
 
         Parameters
         ----------
